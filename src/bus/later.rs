@@ -240,25 +240,25 @@ impl Publishing {
         let at = Partition::of(topic);
         let ids = std::slice::from_ref(id);
         let done = self.store.later().cancel(&at, ids).await?;
-        Ok(done.first().copied().unwrap_or(false))
+        Ok(done.first().is_some_and(|count| *count > 0))
     }
 
     pub(super) async fn reschedule(
         &self,
-        topic: &Topic,
+        at: &Partition,
         id: &ScheduleId,
         due: When,
-    ) -> Result<Option<Timestamp>, Error> {
+    ) -> Result<Vec<Timestamp>, Error> {
         self.check_open("bus")
             .and_then(|()| due.check("reschedule"))
-            .map_err(|e| e.on(format!("{topic}/{id}")))?;
-        self.later.know_partitions(topic).await?;
-        let at = Partition::of(topic);
-        let done = self.store.later().reschedule(&at, id, due).await?;
-        Ok(done.map(|(due, due_in)| {
-            self.due_in(topic, due_in);
+            .map_err(|e| e.on(format!("{at}/{id}")))?;
+        self.later.know_partitions(at.topic()).await?;
+        let done = self.store.later().reschedule(at, id, due).await?;
+        let tell = |(due, due_in)| {
+            self.due_in(at.topic(), due_in);
             due
-        }))
+        };
+        Ok(done.into_iter().map(tell).collect())
     }
 }
 

@@ -22,7 +22,7 @@ use crate::domain::BoxFuture;
 use crate::domain::{
     Effects, Envelope, Error, Group, ScheduleId, ScheduleOptions, Scheduled, Timestamp, Topic, When,
 };
-use crate::store::Store;
+use crate::store::{Partition, Store};
 use crate::wire::foreign::Foreign;
 use crate::wire::{Decoder, Limits};
 
@@ -186,11 +186,11 @@ impl MessageBus for StoreBus {
 
     fn reschedule<'a>(
         &'a self,
-        topic: &'a Topic,
+        at: &'a Partition,
         id: &'a ScheduleId,
         due: When,
-    ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
-        Box::pin(self.publishing.reschedule(topic, id, due))
+    ) -> BoxFuture<'a, Result<Vec<Timestamp>, Error>> {
+        Box::pin(self.publishing.reschedule(at, id, due))
     }
 
     fn configured(&self, topic: &Topic, options: SubscribeOptions) -> SubscribeOptions {

@@ -13,7 +13,7 @@ use super::envelope::Envelope;
 use super::error::{Error, ErrorKind};
 use super::timestamp::Timestamp;
 
-/// The id of a message for later, within its topic. Cheap to clone.
+/// The id of a message for later, within its topic or [partition](crate::docs::partitions). Cheap to clone.
 ///
 /// 1 to 256 bytes of text without control characters, such as `order-7/reminder`. By default it is
 /// the [envelope's id](Envelope::id). The id is free again once the message is due.
@@ -46,6 +46,11 @@ impl ScheduleId {
     #[must_use]
     pub fn of(envelope: &Envelope) -> Self {
         Self(Arc::from(envelope.id().hyphenated().to_string()))
+    }
+
+    /// A text before every id.
+    pub(crate) fn before_all() -> Self {
+        Self(Arc::from(""))
     }
 
     /// The id as text.

@@ -55,8 +55,10 @@ pub enum LaterPut {
 /// A message for later.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LaterEntry {
-    /// Its id.
+    /// Its id within the partition.
     pub id: ScheduleId,
+    /// The partition that keeps it. An adapter says 0.
+    pub partition: u16,
     /// When it is due, by the store's clock.
     pub due: Timestamp,
     /// The fields that its entry in the log will have; none where something other than Redstart
@@ -64,12 +66,36 @@ pub struct LaterEntry {
     pub fields: Fields,
 }
 
+impl LaterEntry {
+    /// Its place in a list.
+    #[must_use]
+    pub fn place(&self) -> LaterPlace<'_> {
+        LaterPlace {
+            due: self.due,
+            partition: self.partition,
+            id: &self.id,
+        }
+    }
+}
+
+/// The place of a message for later in the order of [`Later::list`]: by due time, then by partition, then
+/// by id. There need not be a message at a place.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct LaterPlace<'a> {
+    /// When it is due.
+    pub due: Timestamp,
+    /// The partition that keeps it. An adapter need not look at it.
+    pub partition: u16,
+    /// Its id within the partition.
+    pub id: &'a ScheduleId,
+}
+
 /// A page of messages for later, from [`Later::list`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LaterPage {
     /// The store's time at this moment.
     pub now: Timestamp,
-    /// Earliest first, and by id where due times are equal.
+    /// Earliest first; where due times are equal, by partition and then by id.
     pub entries: Vec<LaterEntry>,
 }
 
@@ -94,17 +120,18 @@ role! {
         /// Messages for later after a position in their order, earliest first. Up to `max` of them,
         /// fewer where they are heavy, none only at the end.
         fn list as List(
-            at: &'a Partition, after: Option<(Timestamp, &'a ScheduleId)>, max: usize,
+            at: &'a Partition, after: Option<LaterPlace<'a>>, max: usize,
         ) -> LaterPage;
 
-        /// Removes these messages for good. For each, whether it was scheduled.
-        fn cancel as Cancel(at: &'a Partition, ids: &'a [ScheduleId]) -> Vec<bool>;
+        /// Removes the messages with these ids for good: in a whole topic, those of every partition.
+        /// For each id, how many messages it named.
+        fn cancel as Cancel(at: &'a Partition, ids: &'a [ScheduleId]) -> Vec<u64>;
 
-        /// Changes when a scheduled message is due. Returns the new time and how long until then;
-        /// `None` where no message with the id is scheduled.
+        /// Changes when the messages with an id are due: in a whole topic, those of every partition.
+        /// For each of them, the new time and how long until then.
         fn reschedule as Reschedule(
             at: &'a Partition, id: &'a ScheduleId, due: When,
-        ) -> Option<(Timestamp, Duration)>;
+        ) -> Vec<(Timestamp, Duration)>;
 
         /// Appends up to `max` due messages to the log and removes them here, earliest first, each
         /// exactly once among concurrent calls. The backlog limit does not apply.

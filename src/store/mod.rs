@@ -61,7 +61,7 @@ pub use inspect::{
     LONGEST_UNSETTLED, LogProgress, ServerInfo, TopicStatus, Unsettled,
 };
 pub use later::{
-    Later, LaterAnswer, LaterCalls, LaterEntry, LaterOp, LaterPage, LaterPut, NewLater,
+    Later, LaterAnswer, LaterCalls, LaterEntry, LaterOp, LaterPage, LaterPlace, LaterPut, NewLater,
 };
 pub use log::{Appended, Log, LogAnswer, LogCalls, LogOp, NewEntry};
 pub(crate) use owners::wrong_kind;

@@ -61,7 +61,7 @@ fn a_message_for_later_is_scheduled_listed_changed_and_cancelled() {
     let moved = move_to(&["order-7", "--at", "2100-01-01T00:00:00Z", "--json"]).ok();
     assert_eq!(
         moved.json(),
-        json!({"id": "order-7", "due": "2100-01-01T00:00:00.000Z"})
+        json!({"id": "order-7", "due": "2100-01-01T00:00:00.000Z", "messages": 1})
     );
     let missing = move_to(&["order-8", "--after", "1h"]).failed(1);
     assert!(
@@ -81,6 +81,62 @@ fn a_message_for_later_is_scheduled_listed_changed_and_cancelled() {
     let ran = run(Some(&url), &cancel).failed(1);
     assert_eq!(ran.json(), json!({"cancelled": 1, "missing": 1}));
     assert_eq!(listed(&url).len(), 2);
+}
+
+#[test]
+fn an_id_that_names_messages_in_several_partitions_is_told_apart() {
+    let server = Server::start();
+    let url = server.url();
+    run(
+        Some(&url),
+        &["topics", "create", "orders", "--partitions", "4"],
+    )
+    .ok();
+    // Two keys of different partitions.
+    for key in ["k0", "k1"] {
+        let args = [
+            "--type", "t", "--after", "1d", "--id", "order-7", "--key", key,
+        ];
+        publish(&url, &args, "1\n").ok();
+    }
+    let partitions = |listed: Vec<Value>| -> Vec<u64> {
+        let all = listed.iter().map(|one| one["partition"].as_u64().unwrap());
+        all.collect()
+    };
+    let both = partitions(listed(&url));
+    assert!(both.len() == 2 && both[0] != both[1], "{both:?}");
+    let shown = run(Some(&url), &["schedules", "list", "orders"]).ok();
+    let head = shown.out.lines().next().unwrap();
+    assert!(head.ends_with("partition"), "{shown:?}");
+
+    let first = both[0].to_string();
+    let call = |action: &str, rest: &[&str]| {
+        let args = [&["schedules", action, "orders", "order-7", "--json"], rest].concat();
+        run(Some(&url), &args)
+    };
+    let moved = call("reschedule", &["--at", "2100-01-01T00:00:00Z"]).ok();
+    assert_eq!(moved.json()["messages"], 2);
+    assert!(moved.err.contains("order-7 names 2 messages"), "{moved:?}");
+    let moved = call("reschedule", &["--after", "2d", "--partition", &first]).ok();
+    assert_eq!(moved.json()["messages"], 1);
+    let gone = call("cancel", &["--partition", &first]).ok();
+    assert_eq!(gone.json(), json!({"cancelled": 1, "missing": 0}));
+    assert_eq!(partitions(listed(&url)), both[1..]);
+    call("cancel", &["--partition", &first]).failed(1);
+    let refused = call("cancel", &["--partition", "4"]).failed(2);
+    assert!(
+        refused.err.contains("orders has 4 partitions"),
+        "{refused:?}"
+    );
+    let args = [
+        "--type", "t", "--after", "1d", "--id", "order-7", "--key", "k0",
+    ];
+    publish(&url, &args, "1\n").ok();
+    publish(&url, &[&args[..6], &["--key", "k1"]].concat(), "1\n").ok();
+    let gone = call("cancel", &[]).ok();
+    assert_eq!(gone.json(), json!({"cancelled": 2, "missing": 0}));
+    assert!(gone.err.contains("order-7 named 2 messages"), "{gone:?}");
+    assert_eq!(listed(&url).len(), 0);
 }
 
 #[test]

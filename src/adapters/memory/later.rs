@@ -9,7 +9,7 @@ use super::schedule::{promote_later, time, until};
 use super::state::TopicState;
 use crate::domain::{BoxFuture, Durability, Error, ScheduleId, Timestamp, When};
 use crate::store::{
-    Later, LaterEntry, LaterPage, LaterPut, MAX_BATCH, NewLater, Partition, Promoted,
+    Later, LaterEntry, LaterPage, LaterPlace, LaterPut, MAX_BATCH, NewLater, Partition, Promoted,
 };
 
 impl TopicState {
@@ -71,12 +71,12 @@ impl Later for MemoryAdapter {
     fn list<'a>(
         &'a self,
         at: &'a Partition,
-        after: Option<(Timestamp, &'a ScheduleId)>,
+        after: Option<LaterPlace<'a>>,
         max: usize,
     ) -> BoxFuture<'a, Result<LaterPage, Error>> {
-        let from = after.map_or(Bound::Unbounded, |(due, id)| {
-            let due = u64::try_from(due.as_millis()).unwrap_or(0);
-            Bound::Excluded((due, id.clone()))
+        let from = after.map_or(Bound::Unbounded, |place| {
+            let due = u64::try_from(place.due.as_millis()).unwrap_or(0);
+            Bound::Excluded((due, place.id.clone()))
         });
         turn(move || {
             let entries = self.with(|space| {
@@ -86,6 +86,7 @@ impl Later for MemoryAdapter {
                 let range = topic.later.by_due.range((from, Bound::Unbounded));
                 let listed = range.map(|((due, id), fields)| LaterEntry {
                     id: id.clone(),
+                    partition: 0,
                     due: time(*due),
                     fields: fields.clone(),
                 });
@@ -100,13 +101,13 @@ impl Later for MemoryAdapter {
         &'a self,
         at: &'a Partition,
         ids: &'a [ScheduleId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<u64>, Error>> {
         turn(move || {
             Ok(self.with(|space| {
                 let mut topic = space.topics.get_mut(at);
                 let mut cancel = |id: &ScheduleId| {
                     let topic = topic.as_deref_mut();
-                    topic.is_some_and(|topic| topic.later.remove(id).is_some())
+                    u64::from(topic.is_some_and(|topic| topic.later.remove(id).is_some()))
                 };
                 ids.iter().map(&mut cancel).collect()
             }))
@@ -118,7 +119,7 @@ impl Later for MemoryAdapter {
         at: &'a Partition,
         id: &'a ScheduleId,
         due: When,
-    ) -> BoxFuture<'a, Result<Option<(Timestamp, Duration)>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, Duration)>, Error>> {
         turn(move || {
             let done = self.with(|space| {
                 let now = self.shared.now();
@@ -128,7 +129,7 @@ impl Later for MemoryAdapter {
                 changed.then(|| (time(due), until(due, now)))
             });
             self.ring_due(at.topic());
-            Ok(done)
+            Ok(done.into_iter().collect())
         })
     }
 

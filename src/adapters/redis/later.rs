@@ -14,7 +14,8 @@ use crate::domain::{BoxFuture, Durability, Error, ScheduleId, Timestamp, When, w
 use crate::store::batch::READ_BYTES;
 use crate::store::batch::batches;
 use crate::store::{
-    Fields, Later, LaterEntry, LaterPage, LaterPut, MAX_BATCH, NewLater, Partition, Promoted,
+    Fields, Later, LaterEntry, LaterPage, LaterPlace, LaterPut, MAX_BATCH, NewLater, Partition,
+    Promoted,
 };
 
 const PUT: &str = "schedule";
@@ -81,11 +82,11 @@ impl RedisAdapter {
     async fn list_later(
         &self,
         at: &Partition,
-        after: Option<(Timestamp, &ScheduleId)>,
+        after: Option<LaterPlace<'_>>,
         max: usize,
     ) -> Result<LaterPage, Error> {
         let (due, place) = match after {
-            Some((due, id)) => (due.as_millis().to_string(), id.as_str()),
+            Some(place) => (place.due.as_millis().to_string(), place.id.as_str()),
             None => (String::new(), ""),
         };
         let call = scripts::retry_list()
@@ -107,7 +108,7 @@ impl RedisAdapter {
         page.map_err(|e| e.on(at.to_string()))
     }
 
-    async fn cancel_later(&self, at: &Partition, ids: &[ScheduleId]) -> Result<Vec<bool>, Error> {
+    async fn cancel_later(&self, at: &Partition, ids: &[ScheduleId]) -> Result<Vec<u64>, Error> {
         let mut done = Vec::with_capacity(ids.len());
         for batch in ids.chunks(MAX_BATCH) {
             let mut call = scripts::later_cancel()
@@ -115,7 +116,8 @@ impl RedisAdapter {
                 .key(self.keys.later_body(at));
             batch.iter().for_each(|id| call.push(id.as_str()));
             let flags = self.net.call("cancel", &call, reply::flags).await;
-            done.extend(flags.map_err(|e| e.on(at.to_string()))?);
+            let flags = flags.map_err(|e| e.on(at.to_string()))?;
+            done.extend(flags.into_iter().map(u64::from));
         }
         Ok(done)
     }
@@ -125,7 +127,7 @@ impl RedisAdapter {
         at: &Partition,
         id: &ScheduleId,
         due: When,
-    ) -> Result<Option<(Timestamp, Duration)>, Error> {
+    ) -> Result<Vec<(Timestamp, Duration)>, Error> {
         let (word, millis) = due_words(due);
         let call = scripts::later_reschedule()
             .key(self.keys.later(at))
@@ -136,10 +138,10 @@ impl RedisAdapter {
         let read = |reply| {
             let texts: Vec<String> = reply::typed(reply)?;
             match &texts[..] {
-                [] => Ok(None),
+                [] => Ok(Vec::new()),
                 [now, due] => {
                     let due_at = time_of(due)?;
-                    Ok(Some((due_at, until(due_at, time_of(now)?))))
+                    Ok(vec![(due_at, until(due_at, time_of(now)?))])
                 }
                 _ => Err(reply::unexpected("later_reschedule.lua")),
             }
@@ -241,6 +243,7 @@ fn entry(row: Value) -> Result<LaterEntry, RedisError> {
     };
     Ok(LaterEntry {
         id: ScheduleId::new(reply::text(id)?).map_err(|_| unexpected())?,
+        partition: 0,
         due: time_of(&reply::text(due)?)?,
         fields: fields(&reply::bytes(body)?),
     })
@@ -259,7 +262,7 @@ impl Later for RedisAdapter {
     fn list<'a>(
         &'a self,
         at: &'a Partition,
-        after: Option<(Timestamp, &'a ScheduleId)>,
+        after: Option<LaterPlace<'a>>,
         max: usize,
     ) -> BoxFuture<'a, Result<LaterPage, Error>> {
         Box::pin(self.list_later(at, after, max))
@@ -269,7 +272,7 @@ impl Later for RedisAdapter {
         &'a self,
         at: &'a Partition,
         ids: &'a [ScheduleId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<u64>, Error>> {
         Box::pin(self.cancel_later(at, ids))
     }
 
@@ -278,7 +281,7 @@ impl Later for RedisAdapter {
         at: &'a Partition,
         id: &'a ScheduleId,
         due: When,
-    ) -> BoxFuture<'a, Result<Option<(Timestamp, Duration)>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, Duration)>, Error>> {
         Box::pin(self.reschedule_later(at, id, due))
     }
 

@@ -6,6 +6,7 @@ use crate::api::bus::Bus;
 use crate::domain::{
     Envelope, Error, ErrorKind, ScheduleId, ScheduleOptions, Scheduled, Timestamp, Topic, When,
 };
+use crate::store::Partition;
 
 /// Messages for later.
 impl Bus {
@@ -162,7 +163,8 @@ impl Bus {
     }
 
     /// Cancels a message for later: removes it for good. Returns whether it was scheduled; `false` also
-    /// for a message that has been due.
+    /// for a message that has been due. In a topic with several partitions it cancels the messages with
+    /// this id in [all of them](crate::docs::partitions).
     ///
     /// # Errors
     ///
@@ -176,7 +178,8 @@ impl Bus {
     }
 
     /// Changes when a message for later is due. Returns the new time, or `None` where no message of
-    /// this id is scheduled.
+    /// this id is scheduled. In a topic with several partitions it changes the messages with this id in
+    /// [all of them](crate::docs::partitions), and returns the earliest new time.
     ///
     /// # Errors
     ///
@@ -192,6 +195,18 @@ impl Bus {
         id: &ScheduleId,
         due: When,
     ) -> Result<Option<Timestamp>, Error> {
-        self.port.reschedule(topic, id, due).await
+        let at = Partition::of(topic);
+        let due = self.reschedule_in(&at, id, due).await?;
+        Ok(due.into_iter().min())
+    }
+
+    /// Changes when the messages are due that an id names in a topic, or in one of its partitions.
+    pub(crate) async fn reschedule_in(
+        &self,
+        at: &Partition,
+        id: &ScheduleId,
+        due: When,
+    ) -> Result<Vec<Timestamp>, Error> {
+        self.port.reschedule(at, id, due).await
     }
 }

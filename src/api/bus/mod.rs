@@ -15,6 +15,7 @@ use crate::domain::BoxFuture;
 use crate::domain::{
     Envelope, Error, ScheduleId, ScheduleOptions, Scheduled, Timestamp, Topic, When,
 };
+use crate::store::Partition;
 
 /// The object-safe port behind a [`Bus`], for decorators.
 ///
@@ -67,13 +68,14 @@ pub trait MessageBus: Send + Sync + fmt::Debug {
         id: &'a ScheduleId,
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Changes when a message for later is due. See [`Bus::reschedule`].
+    /// Changes when the messages for later with an id are due, in a topic or in one of its partitions.
+    /// Returns the new time of each. See [`Bus::reschedule`].
     fn reschedule<'a>(
         &'a self,
-        topic: &'a Topic,
+        at: &'a Partition,
         id: &'a ScheduleId,
         due: When,
-    ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>>;
+    ) -> BoxFuture<'a, Result<Vec<Timestamp>, Error>>;
 
     /// The options with which a subscription starts: operators' settings win over code. A decorator
     /// passes this call on; by default the options stay as they are.

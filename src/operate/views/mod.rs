@@ -274,6 +274,7 @@ impl Serialize for ScheduledRetry {
 #[serde(rename_all = "camelCase")]
 pub struct ListedSchedule {
     id: ScheduleId,
+    partition: u16,
     due: Timestamp,
     due_in_ms: u64,
     #[serde(flatten)]
@@ -284,6 +285,7 @@ impl From<&ScheduledMessage> for ListedSchedule {
     fn from(message: &ScheduledMessage) -> Self {
         Self {
             id: message.id.clone(),
+            partition: message.partition,
             due: message.due,
             due_in_ms: u64::try_from(message.due_in.as_millis()).unwrap_or(u64::MAX),
             message: MessageView::new(message.envelope.as_ref(), &message.fields),

@@ -3,11 +3,65 @@
 
 use std::time::Duration;
 
-use super::schedule::{join_promoted, merged};
+use super::merge::{Listed, Portion, due_after, merged};
+use super::schedule::join_promoted;
 use super::{Partitioned, numbered, route, scatter};
 use crate::domain::{BoxFuture, Durability, Error, ScheduleId, Timestamp, When};
 use crate::store::source::Partition;
-use crate::store::{Later, LaterEntry, LaterPage, LaterPut, NewLater, Promoted, Store};
+use crate::store::{Later, LaterEntry, LaterPage, LaterPlace, LaterPut, NewLater, Promoted, Store};
+
+/// A place as its own value.
+type Place = (Timestamp, u16, ScheduleId);
+
+impl Listed for LaterEntry {
+    type Place = Place;
+
+    fn place(&self) -> Place {
+        (self.due, self.partition, self.id.clone())
+    }
+
+    fn weight(&self) -> usize {
+        let fields = self.fields.iter();
+        fields.map(|(name, value)| name.len() + value.len()).sum()
+    }
+}
+
+impl Partitioned {
+    async fn list_later(
+        &self,
+        at: &Partition,
+        after: Option<LaterPlace<'_>>,
+        max: usize,
+    ) -> Result<LaterPage, Error> {
+        let after = after.map(|place| (place.due, place.partition, place.id.clone()));
+        let next = |at: Partition, after: Option<Place>, max| -> BoxFuture<'_, _> {
+            Box::pin(async move {
+                let number = at.number();
+                let first = ScheduleId::before_all();
+                let after = match after.map(|place| due_after(place, number, first)) {
+                    Some(None) => return Ok(Portion::none()),
+                    after => after.flatten(),
+                };
+                let after = after.as_ref().map(|(due, id)| LaterPlace {
+                    due: *due,
+                    partition: number,
+                    id,
+                });
+                let page = self.inner.later().list(&at, after, max).await?;
+                let entries = page.entries.into_iter();
+                let entries = entries.map(|one| LaterEntry {
+                    partition: number,
+                    ..one
+                });
+                Ok(Portion::page(entries.collect(), page.now))
+            })
+        };
+        let partitions = self.partitions_meant(at).await?;
+        let (entries, now) = merged(partitions, after, max, next).await?;
+        let now = now.unwrap_or_else(|| self.now());
+        Ok(LaterPage { now, entries })
+    }
+}
 
 impl Later for Partitioned {
     fn put<'a>(
@@ -40,48 +94,20 @@ impl Later for Partitioned {
     fn list<'a>(
         &'a self,
         at: &'a Partition,
-        after: Option<(Timestamp, &'a ScheduleId)>,
+        after: Option<LaterPlace<'a>>,
         max: usize,
     ) -> BoxFuture<'a, Result<LaterPage, Error>> {
         if self.is_single(at) {
             return self.inner.later().list(at, after, max);
         }
-        Box::pin(async move {
-            // In rounds: a round ends where the first page of a partition does.
-            let mut after = after.map(|(due, id)| (due, id.clone()));
-            let (mut now, mut entries) = (None, Vec::new());
-            loop {
-                let listed = self.each(at, |store, at| {
-                    let after = after.clone();
-                    Box::pin(async move {
-                        let after = after.as_ref().map(|(due, id)| (*due, id));
-                        store.later().list(&at, after, max).await
-                    })
-                });
-                let mut pages = Vec::new();
-                for (_, page) in listed.await? {
-                    now = now.max(Some(page.now));
-                    pages.push(page.entries.into());
-                }
-                let key = |one: &LaterEntry| (one.due, one.id.clone());
-                let round = merged(pages, max - entries.len(), key);
-                let Some(last) = round.last() else { break };
-                after = Some((last.due, last.id.clone()));
-                entries.extend(round);
-                if entries.len() >= max {
-                    break;
-                }
-            }
-            let now = now.unwrap_or_else(|| self.now());
-            Ok(LaterPage { now, entries })
-        })
+        Box::pin(self.list_later(at, after, max))
     }
 
     fn cancel<'a>(
         &'a self,
         at: &'a Partition,
         ids: &'a [ScheduleId],
-    ) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<u64>, Error>> {
         if self.is_single(at) {
             return self.inner.later().cancel(at, ids);
         }
@@ -89,13 +115,13 @@ impl Later for Partitioned {
             let cancelled = self.write_each(at, |store, at| {
                 Box::pin(async move { store.later().cancel(&at, ids).await })
             });
-            let mut any = vec![false; ids.len()];
-            for (_, flags) in cancelled.await? {
-                any.iter_mut()
-                    .zip(flags)
-                    .for_each(|(any, flag)| *any |= flag);
+            let mut sums = vec![0; ids.len()];
+            for (_, counts) in cancelled.await? {
+                for (sum, count) in sums.iter_mut().zip(counts) {
+                    *sum += count;
+                }
             }
-            Ok(any)
+            Ok(sums)
         })
     }
 
@@ -104,7 +130,7 @@ impl Later for Partitioned {
         at: &'a Partition,
         id: &'a ScheduleId,
         due: When,
-    ) -> BoxFuture<'a, Result<Option<(Timestamp, Duration)>, Error>> {
+    ) -> BoxFuture<'a, Result<Vec<(Timestamp, Duration)>, Error>> {
         if self.is_single(at) {
             return self.inner.later().reschedule(at, id, due);
         }
@@ -112,7 +138,8 @@ impl Later for Partitioned {
             let changed = self.write_each(at, |store, at| {
                 Box::pin(async move { store.later().reschedule(&at, id, due).await })
             });
-            Ok(changed.await?.into_iter().find_map(|(_, changed)| changed))
+            let changed = changed.await?.into_iter();
+            Ok(changed.flat_map(|(_, changed)| changed).collect())
         })
     }
 

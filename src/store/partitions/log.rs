@@ -1,13 +1,14 @@
 //! The log over partitions: messages go to the partition of their key, and reading merges by id.
 
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use super::merge::{after_in, before_in};
+use super::merge::{Listed, Portion, after_in, before_in, merged};
 use super::{Partitioned, numbered, route, scatter};
 use crate::domain::{BoxFuture, Durability, EntryId, Error};
 use crate::store::source::Partition;
-use crate::store::{Appended, Fields, Log, NewEntry, Store};
+use crate::store::{Appended, Fields, Log, NewEntry};
 
 /// Which partition gets the next call's messages without a key.
 static TURN: AtomicU16 = AtomicU16::new(0);
@@ -82,19 +83,56 @@ impl Partitioned {
         })
     }
 
-    /// Reads pages of all partitions and merges them.
-    async fn pages<'a>(
-        &'a self,
+    /// Entries of all partitions before an id, the newest first.
+    async fn back_from(
+        &self,
         at: &Partition,
-        read: impl Fn(&'a dyn Store, Partition) -> BoxFuture<'a, Result<Entries, Error>> + Send,
+        before: Option<EntryId>,
+        max: usize,
     ) -> Result<Entries, Error> {
-        let mut all = Vec::new();
-        for (number, page) in self.each(at, read).await? {
-            let stamp = |(id, fields): (EntryId, Fields)| (id.in_partition(number), fields);
-            all.extend(page.into_iter().map(stamp));
-        }
-        all.sort_by_key(|(id, _)| *id);
-        Ok(all)
+        let next = |at: Partition, before: Option<Reverse<EntryId>>, max| -> BoxFuture<'_, _> {
+            Box::pin(async move {
+                let before = before_in(before.map(|Reverse(id)| id), at.number());
+                let read = self.inner.log().browse_back(&at, before, max).await?;
+                Ok(portion(read, max, |(id, fields)| {
+                    Back(id.in_partition(at.number()), fields)
+                }))
+            })
+        };
+        let partitions = self.partitions_meant(at).await?;
+        let (all, _) = merged(partitions, before.map(Reverse), max, next).await?;
+        Ok(all
+            .into_iter()
+            .map(|Back(id, fields)| (id, fields))
+            .collect())
+    }
+}
+
+/// Entries that an adapter has read, of up to `max`.
+fn portion<T>(read: Entries, max: usize, stamp: impl Fn((EntryId, Fields)) -> T) -> Portion<T> {
+    Portion {
+        ended: read.len() < max,
+        items: read.into_iter().map(stamp).collect(),
+        now: None,
+    }
+}
+
+impl Listed for (EntryId, Fields) {
+    type Place = EntryId;
+
+    fn place(&self) -> EntryId {
+        self.0
+    }
+}
+
+/// An entry of a list that begins at the newest.
+struct Back(EntryId, Fields);
+
+impl Listed for Back {
+    type Place = Reverse<EntryId>;
+
+    fn place(&self) -> Reverse<EntryId> {
+        Reverse(self.0)
     }
 }
 
@@ -136,15 +174,17 @@ impl Log for Partitioned {
             return self.inner.log().browse(at, after_in(after, 0), max);
         }
         Box::pin(async move {
-            let read = self.pages(at, |store, at| {
+            let next = |at: Partition, after: Option<EntryId>, max| -> BoxFuture<'_, _> {
                 Box::pin(async move {
                     let after = after_in(after, at.number());
-                    store.log().browse(&at, after, max).await
+                    let read = self.inner.log().browse(&at, after, max).await?;
+                    Ok(portion(read, max, |(id, fields)| {
+                        (id.in_partition(at.number()), fields)
+                    }))
                 })
-            });
-            let mut all = read.await?;
-            all.truncate(max);
-            Ok(all)
+            };
+            let partitions = self.partitions_meant(at).await?;
+            Ok(merged(partitions, after, max, next).await?.0)
         })
     }
 
@@ -157,18 +197,7 @@ impl Log for Partitioned {
         if self.is_single(at) {
             return self.inner.log().browse_back(at, before_in(before, 0), max);
         }
-        Box::pin(async move {
-            let read = self.pages(at, |store, at| {
-                Box::pin(async move {
-                    let before = before_in(before, at.number());
-                    store.log().browse_back(&at, before, max).await
-                })
-            });
-            let mut all = read.await?;
-            all.reverse();
-            all.truncate(max);
-            Ok(all)
-        })
+        Box::pin(self.back_from(at, before, max))
     }
 
     fn latest<'a>(
@@ -180,11 +209,9 @@ impl Log for Partitioned {
             return self.inner.log().latest(at, max);
         }
         Box::pin(async move {
-            let read = self.pages(at, |store, at| {
-                Box::pin(async move { store.log().latest(&at, max).await })
-            });
-            let mut all = read.await?;
-            Ok(all.split_off(all.len().saturating_sub(max)))
+            let mut all = self.back_from(at, None, max).await?;
+            all.reverse();
+            Ok(all)
         })
     }
 

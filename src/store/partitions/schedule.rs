@@ -1,11 +1,9 @@
 //! Scheduled retries over partitions: merged by due time.
 
-use std::cmp::Ordering;
-use std::collections::VecDeque;
-
+use super::merge::{Listed, Portion, due_after, merged};
 use super::{Partitioned, bare_delivery, delivery_in, group_at, scatter};
 use crate::domain::{BoxFuture, EntryId, Error, Timestamp};
-use crate::store::source::{DeliveryId, GroupAt, Lane};
+use crate::store::source::{DeliveryId, GroupAt, Lane, Partition};
 use crate::store::{Promoted, Schedule, Scheduled, ScheduledPage, Store};
 
 /// The sum of what two partitions moved, and the earlier of their next due times.
@@ -18,85 +16,58 @@ pub(super) fn join_promoted(one: Promoted, other: Promoted) -> Promoted {
     }
 }
 
-/// The merged order is by due time, then by partition, then as the partition has it. Returns the place
-/// after which the entries of a partition come after a place of any partition.
-fn after_in(
-    after: Option<(Timestamp, DeliveryId)>,
-    number: u16,
-) -> Option<(Timestamp, DeliveryId)> {
-    let (due, place) = after?;
-    // No entry has the smallest id.
-    let first = DeliveryId::new(Lane::Log, EntryId::default());
-    match number.cmp(&place.id.partition()) {
-        Ordering::Equal => Some((due, bare_delivery(place))),
-        Ordering::Greater => Some((due, first)),
-        Ordering::Less => {
-            let later = Timestamp::from_millis(due.as_millis().saturating_add(1));
-            Some((later.unwrap_or(due), first))
-        }
+/// A place by due time, then by partition, then as the partition has it.
+type Place = (Timestamp, u16, DeliveryId);
+
+fn place(due: Timestamp, receipt: DeliveryId) -> Place {
+    (due, receipt.id.partition(), receipt)
+}
+
+impl Listed for Scheduled {
+    type Place = Place;
+
+    fn place(&self) -> Place {
+        place(self.due, self.receipt)
+    }
+
+    fn weight(&self) -> usize {
+        self.redelivery.len()
     }
 }
 
 impl Partitioned {
-    /// Lists in rounds: a round ends where the first page of a partition does.
     async fn list_spread(
         &self,
         at: &GroupAt,
-        mut after: Option<(Timestamp, DeliveryId)>,
+        after: Option<(Timestamp, DeliveryId)>,
         max: usize,
     ) -> Result<ScheduledPage, Error> {
-        let (mut now, mut entries) = (None, Vec::new());
-        loop {
-            let pages = self.each(&at.partition, |store, partition| {
-                let group = at.group.clone();
-                let at = GroupAt { partition, group };
-                let after = after_in(after, at.partition.number());
-                Box::pin(async move { store.schedule().list(&at, after, max).await })
-            });
-            let mut all = Vec::new();
-            for (number, page) in pages.await? {
-                now = now.max(Some(page.now));
+        let next = |partition: Partition, after: Option<Place>, max| -> BoxFuture<'_, _> {
+            Box::pin(async move {
+                let at = group_at(at, partition.number());
+                let number = partition.number();
+                // No entry has the smallest id.
+                let first = DeliveryId::new(Lane::Log, EntryId::default());
+                let after = match after.map(|place| due_after(place, number, first)) {
+                    Some(None) => return Ok(Portion::none()),
+                    after => after.flatten(),
+                };
+                let after = after.map(|(due, receipt)| (due, bare_delivery(receipt)));
+                let page = self.inner.schedule().list(&at, after, max).await?;
                 let entries = page.entries.into_iter().map(|one| Scheduled {
                     receipt: delivery_in(one.receipt, number),
                     ..one
                 });
-                all.push(entries.collect());
-            }
-            let key = |one: &Scheduled| (one.due, one.receipt.id.partition());
-            let round = merged(all, max - entries.len(), key);
-            let Some(last) = round.last() else { break };
-            after = Some((last.due, last.receipt));
-            entries.extend(round);
-            if entries.len() >= max {
-                break;
-            }
-        }
+                Ok(Portion::page(entries.collect(), page.now))
+            })
+        };
+        let partitions = self.partitions_meant(&at.partition).await?;
+        let after = after.map(|(due, receipt)| place(due, receipt));
+        let (entries, now) = merged(partitions, after, max, next).await?;
         let now = now.unwrap_or_else(|| self.now());
         Ok(ScheduledPage { now, entries })
     }
-}
 
-/// Merges pages, each in its order. A page may end before its partition does, so nothing follows the end of
-/// the first one that runs out.
-pub(super) fn merged<T, K: Ord>(
-    mut pages: Vec<VecDeque<T>>,
-    max: usize,
-    key: impl Fn(&T) -> K,
-) -> Vec<T> {
-    pages.retain(|page| !page.is_empty());
-    let mut all = Vec::new();
-    while all.len() < max {
-        let first = pages.iter_mut().min_by_key(|page| page.front().map(&key));
-        let Some(page) = first else { break };
-        all.extend(page.pop_front());
-        if page.is_empty() {
-            break;
-        }
-    }
-    all
-}
-
-impl Partitioned {
     /// Changes scheduled deliveries, each in its partition.
     fn change_each<'a>(
         &'a self,

@@ -377,6 +377,7 @@ macro_rules! conformance_concern {
             dead_letters_stay_in_their_partition,
             a_place_lies_between_partitions,
             messages_for_later_follow_their_key,
+            an_id_names_a_message_in_each_partition,
             limits_hold_for_all_partitions_together,
             a_group_is_removed_from_all_partitions,
             effects_go_to_the_partition_of_their_key,

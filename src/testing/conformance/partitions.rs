@@ -12,10 +12,12 @@ use super::support::{DAY, Must as _, Stage, dead_lettered, entry, number, quick,
 use crate::api::{Delivery, Payload};
 use crate::api::{PublishOptions, SubscribeOptions};
 use crate::domain::{
-    DeadLetterFilter, EntryId, Envelope, ErrorKind, Outcome, Retention, ScheduleOptions, Sweep,
-    TopicSettings, When,
+    DeadLetterFilter, EntryId, Envelope, ErrorKind, Outcome, Retention, ScheduleId,
+    ScheduleOptions, Sweep, Timestamp, TopicSettings, When,
 };
-use crate::store::{Commit, IdRange, NewEntry, Partition, ResetTo, Unmarked};
+use crate::store::{
+    Commit, IdRange, LaterEntry, LaterPut, NewEntry, NewLater, Partition, ResetTo, Unmarked,
+};
 
 const FOUR: u16 = 4;
 
@@ -468,6 +470,85 @@ pub async fn messages_for_later_follow_their_key<S: Subject>(subject: &S) {
         assert_eq!(entry.id.partition(), ids[n as usize].partition(), "{n}");
     }
     stage.finish().await;
+}
+
+/// An id names a message in each partition: a list shows all of them, and a call means all of them or
+/// those of one partition.
+pub async fn an_id_names_a_message_in_each_partition<S: Subject>(subject: &S) {
+    let stage = Stage::with(subject, four()).await;
+    if !stage.store.capabilities().later {
+        return;
+    }
+    let id = |text: &str| ScheduleId::new(text).must("an id");
+    let (a, b, none) = (id("a"), id("b"), id("none"));
+    let later = stage.store.later();
+    let time = |millis| Timestamp::from_millis(millis).must("a time");
+    let dues = [time(4_000_000_000_000), Timestamp::MAX];
+    let mut wanted = Vec::new();
+    for (due, id) in [(dues[0], &a), (dues[1], &b)] {
+        let messages = (0..FOUR).map(|slot| NewLater {
+            id: id.clone(),
+            due: When::At(due),
+            keeps: false,
+            name: "json",
+            value: slot.to_string().into(),
+            slot: Some(slot),
+        });
+        let messages: Vec<NewLater> = messages.collect();
+        for put in later
+            .put(stage.partition(), &messages)
+            .await
+            .must("putting")
+        {
+            assert!(matches!(
+                put,
+                LaterPut::Scheduled {
+                    replaced: false,
+                    ..
+                }
+            ));
+        }
+        wanted.extend((0..FOUR).map(|slot| (due, slot, id.clone())));
+    }
+    for size in 1..=9 {
+        let mut seen: Vec<LaterEntry> = Vec::new();
+        loop {
+            let after = seen.last().map(LaterEntry::place);
+            let page = later.list(stage.partition(), after, size).await;
+            let page = page.must("listing").entries;
+            assert_eq!(page.len(), size.min(wanted.len() - seen.len()));
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page);
+        }
+        let places = seen
+            .iter()
+            .map(|one| (one.due, one.partition, one.id.clone()));
+        assert_eq!(places.collect::<Vec<_>>(), wanted, "pages of {size}");
+    }
+    let (schedules, topic) = (stage.container.schedules(), &stage.topic);
+    let third = stage.container.schedules().in_partition(2);
+    let listed = third.list(topic, None, 9).await.must("listing");
+    let listed: Vec<_> = listed.iter().map(|one| (&one.id, one.partition)).collect();
+    assert_eq!(listed, [(&a, 2), (&b, 2)]);
+    let now = When::After(Duration::ZERO);
+    let moved = third.reschedule(topic, &a, now).await.must("rescheduling");
+    assert_eq!(moved.len(), 1);
+    let gone = third.cancel(topic, &[a.clone()]).await.must("cancelling");
+    assert_eq!((gone.moved, gone.missing), (vec![a.clone()], vec![]));
+    let moved = schedules.reschedule(topic, &a, When::At(dues[1])).await;
+    assert_eq!(moved.must("rescheduling"), [dues[1]; 3]);
+    let ids = [a.clone(), none.clone(), b.clone()];
+    let gone = schedules.cancel(topic, &ids).await.must("cancelling");
+    let all: Vec<_> = std::iter::repeat_n(a, 3)
+        .chain(std::iter::repeat_n(b, 4))
+        .collect();
+    assert_eq!((gone.moved, gone.missing), (all, vec![none]));
+    assert_eq!(
+        schedules.list(topic, None, 9).await.must("listing").len(),
+        0
+    );
 }
 
 /// The limits of a topic hold for all of its partitions together.

@@ -37,7 +37,7 @@ Examples:
   redstart schedules list reminders
   redstart schedules list reminders --max 100000 --json | jq -r .id
 
-With --json every line is {\"id\",\"due\",\"dueInMs\",\"envelope\":{…}}, the envelope as on the wire. An
+With --json every line is {\"id\",\"partition\",\"due\",\"dueInMs\",\"envelope\":{…}}, the envelope as on the wire. An
 undecodable message has \"undecodable\" and \"fields\" in place of \"envelope\"."
 )]
 pub(crate) struct ListSchedulesArgs {
@@ -47,6 +47,9 @@ pub(crate) struct ListSchedulesArgs {
     /// Stop after N
     #[arg(long, short = 'n', visible_alias = "limit", value_name = "N", default_value_t = 100, value_parser = number::from_one::<usize>, allow_negative_numbers = true)]
     pub(crate) max: usize,
+    /// Only the messages of this partition of the topic
+    #[arg(long, value_name = "N", value_parser = number::from_zero::<u16>, allow_negative_numbers = true)]
+    pub(crate) partition: Option<u16>,
 }
 
 /// Cancel messages for later: remove them for good.
@@ -56,7 +59,11 @@ Examples:
   redstart schedules cancel reminders order-7
   redstart schedules list reminders --json > copy.ndjson    # keep a copy first
 
-With --json: {\"cancelled\",\"missing\"}, two counts. A message that has become due is missing.
+An id can name a message in each partition of a topic, under different keys. This cancels all of them
+and says how many; with --partition it cancels the one of that partition.
+
+With --json: {\"cancelled\",\"missing\"}, the number of messages and that of ids that named none. A
+message that has become due is missing.
 
 Exit codes: 0 all cancelled, 1 an id is not scheduled, 2 wrong usage.")]
 pub(crate) struct CancelSchedulesArgs {
@@ -66,6 +73,9 @@ pub(crate) struct CancelSchedulesArgs {
     /// Ids, as `list` shows them
     #[arg(value_name = "ID", required = true, add = ArgValueCompleter::new(complete::schedules))]
     pub(crate) ids: Vec<ScheduleId>,
+    /// Only the messages of this partition of the topic
+    #[arg(long, value_name = "N", value_parser = number::from_zero::<u16>, allow_negative_numbers = true)]
+    pub(crate) partition: Option<u16>,
 }
 
 /// Change when a message for later is due.
@@ -76,7 +86,10 @@ Examples:
   redstart schedules reschedule reminders order-7 --at 2031-05-01T08:00:00Z
   redstart schedules reschedule reminders order-7 --after 0s     # now
 
-With --json: {\"id\",\"due\"}.
+An id can name a message in each partition of a topic, under different keys. This changes all of them
+and says how many; with --partition it changes the one of that partition.
+
+With --json: {\"id\",\"due\",\"messages\"}, the earliest new time and the number of messages.
 
 Exit codes: 0 rescheduled, 1 the id is not scheduled, 2 wrong usage.")]
 pub(crate) struct RescheduleArgs {
@@ -88,6 +101,9 @@ pub(crate) struct RescheduleArgs {
     pub(crate) id: ScheduleId,
     #[command(flatten)]
     pub(crate) when: WhenArgs,
+    /// Only the messages of this partition of the topic
+    #[arg(long, value_name = "N", value_parser = number::from_zero::<u16>, allow_negative_numbers = true)]
+    pub(crate) partition: Option<u16>,
 }
 
 /// A due time.

@@ -1,6 +1,6 @@
 //! `schedules`: list messages for later, reschedule them, cancel them.
 
-use redstart::schedules::{ScheduledMessage, When};
+use redstart::schedules::{ScheduledMessage, Schedules, When};
 use redstart::views::ListedSchedule;
 use redstart::{Container, Error, ErrorKind};
 use serde_json::json;
@@ -27,23 +27,41 @@ pub(super) async fn run(
     };
     // Names a topic that is spelt much like a missing one.
     container.topics().groups(topic).await?;
+    let partition = match &args.action {
+        SchedulesAction::List(args) => args.partition,
+        SchedulesAction::Cancel(args) => args.partition,
+        SchedulesAction::Reschedule(args) => args.partition,
+    };
+    let partitions = container.topics().partitions(topic).await?;
+    let mut schedules = container.schedules();
+    if let Some(number) = partition {
+        if number >= partitions {
+            let rule = format!("{topic} has {partitions} partitions, from 0 on");
+            return Err(Failure::usage(rule));
+        }
+        schedules = schedules.in_partition(number);
+    }
     match &args.action {
-        SchedulesAction::List(args) => list(args, container, terminal).await,
-        SchedulesAction::Cancel(args) => cancel(args, container, terminal).await,
-        SchedulesAction::Reschedule(args) => reschedule(args, container, terminal).await,
+        SchedulesAction::List(args) => list(args, &schedules, partitions > 1, terminal).await,
+        SchedulesAction::Cancel(args) => cancel(args, &schedules, terminal).await,
+        SchedulesAction::Reschedule(args) => reschedule(args, &schedules, terminal).await,
     }
 }
 
 async fn list(
     args: &ListSchedulesArgs,
-    container: &Container,
+    schedules: &Schedules,
+    is_partitioned: bool,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let mut table = Table::new(&["id", "due", "due in", "type"], 3..3);
+    let heads: &[&str] = match is_partitioned {
+        true => &["id", "due", "due in", "type", "partition"],
+        false => &["id", "due", "due in", "type"],
+    };
+    let mut table = Table::new(heads, 3..3);
     let (mut last, mut count): (Option<ScheduledMessage>, usize) = (None, 0);
     loop {
         let left = (args.max - count).saturating_add(1).min(PAGE);
-        let schedules = container.schedules();
         let mut page = schedules.list(&args.topic, last.as_ref(), left).await?;
         let Some(end) = page.last().cloned() else {
             break;
@@ -59,7 +77,11 @@ async fn list(
             }
         } else {
             // A long list is written page by page, to bound the memory.
-            let rows: Vec<Vec<String>> = page.iter().map(row).collect();
+            let rows = page.iter().map(|message| {
+                let partition = is_partitioned.then(|| message.partition.to_string());
+                row(message).into_iter().chain(partition).collect()
+            });
+            let rows: Vec<Vec<String>> = rows.collect();
             terminal.rows(&mut table, &rows)?;
         }
         if count > args.max {
@@ -89,10 +111,18 @@ fn row(message: &ScheduledMessage) -> Vec<String> {
 
 async fn cancel(
     args: &CancelSchedulesArgs,
-    container: &Container,
+    schedules: &Schedules,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let done = container.schedules().cancel(&args.topic, &args.ids).await?;
+    let done = schedules.cancel(&args.topic, &args.ids).await?;
+    for same in done.moved.chunk_by(|one, next| one == next) {
+        if let [id, _, ..] = same {
+            let (id, count) = (escape::text(id.as_str()), same.len());
+            terminal.remark(format_args!(
+                "{id} named {count} messages, each in another partition"
+            ));
+        }
+    }
     let (cancelled, missing) = (done.moved.len(), done.missing.len());
     let told = if terminal.is_json() {
         terminal.json(&json!({"cancelled": cancelled, "missing": missing}))
@@ -110,19 +140,25 @@ async fn cancel(
 
 async fn reschedule(
     args: &RescheduleArgs,
-    container: &Container,
+    schedules: &Schedules,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
     let new = when(args.when.at, args.when.after).unwrap_or(When::After(std::time::Duration::ZERO));
     let (topic, id) = (&args.topic, &args.id);
-    let due = container.schedules().reschedule(topic, id, new).await?;
-    let Some(due) = due else {
+    let all = schedules.reschedule(topic, id, new).await?;
+    let (count, Some(due)) = (all.len(), all.iter().min()) else {
         let rule = "no message for later has this id; `schedules list` shows the ids";
         let error = Error::new(ErrorKind::NotFound, "reschedule", rule);
         return Err(error.on(format!("{topic}/{id}")).into());
     };
+    if count > 1 {
+        let id = escape::text(id.as_str());
+        terminal.remark(format_args!(
+            "{id} names {count} messages, each in another partition"
+        ));
+    }
     if terminal.is_json() {
-        return Ok(terminal.json(&json!({"id": id, "due": due}))?);
+        return Ok(terminal.json(&json!({"id": id, "due": due, "messages": count}))?);
     }
     Ok(terminal.line(format!("{} is due at {due}", escape::text(id.as_str())))?)
 }
