@@ -278,9 +278,9 @@ pub mod dead_letters {
         DeliveryHistory, FailedAttempt, Moved, Reason, Selection, SkipReason, Sweep, SweepAction,
     };
     pub use crate::operate::dead_letters::{
-        CauseNote, CauseSummary, CountSummary, DeadLetterPage, DeadLetterPages, DeadLetters,
-        EnvelopeEdit, GroupSummary, ImportReport, Imported, JournalEntry, PlannedImport,
-        PlannedSweep, Preview, SweepEnd, SweepProgress, SweepReport,
+        CauseNote, CauseSummary, CountSummary, DeadLetterPage, DeadLetterPages, DeadLetterWatch,
+        DeadLetters, EnvelopeEdit, GroupSummary, ImportReport, Imported, JournalEntry,
+        NewDeadLetters, PlannedImport, PlannedSweep, Preview, SweepEnd, SweepProgress, SweepReport,
     };
     pub use crate::operate::plan::{Confirmed, Plan};
 }

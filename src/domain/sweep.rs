@@ -99,6 +99,9 @@ pub struct Sweep {
     pub(crate) failure_limit: Option<f64>,
     pub(crate) operator: String,
     pub(crate) watermark: Option<EntryId>,
+    /// The newest dead letter that the sweep may take of each partition that has one; `None` before a
+    /// plan looks at them.
+    pub(crate) newest: Option<Vec<EntryId>>,
     pub(crate) note: String,
 }
 
@@ -117,6 +120,7 @@ impl Sweep {
             failure_limit: None,
             operator: String::new(),
             watermark: None,
+            newest: None,
             note: String::new(),
         }
     }

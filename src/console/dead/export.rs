@@ -45,7 +45,6 @@ pub(in crate::console) async fn get(
         true => form.filter(visit.now()).map_err(Failure::invalid)?.into(),
     };
     // A message that dies meanwhile is not in the file.
-    let selection = dead.snapshot(&topic, &group, selection).await?;
     let file = format!("attachment; filename=\"{topic}-{group}.ndjson\"").replace(':', "_");
     let pages = dead.pages(&topic, &group, &selection);
     let lines = stream::try_unfold(pages, async |mut pages| {

@@ -1,10 +1,13 @@
 //! Reading many whole dead letters, to export them.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use crate::domain::{DeadLetter, EntryId, Error, Group, Selection, Topic};
 use crate::operate::dead_letters::handle::DeadLetters;
+use crate::operate::dead_letters::plan::PlannedSweep;
+use crate::operate::dead_letters::sweep::range_of;
 use crate::store::GroupAt;
 use crate::store::batch::pages;
 
@@ -22,14 +25,20 @@ pub struct DeadLetterPages {
     /// How many ids of a selection by id came so far.
     ids: usize,
     after: Option<EntryId>,
+    /// The newest dead letter of each partition that has one, when the export began: what dies later
+    /// stays out.
+    newest: Option<Vec<EntryId>>,
+    /// The bound of a planned sweep on all partitions.
+    watermark: Option<EntryId>,
     /// The pages that a look has found and that are still to be read.
     found: VecDeque<Vec<EntryId>>,
     ended: bool,
 }
 
 impl DeadLetters {
-    /// Opens the whole dead letters of a selection, oldest first or in the order of its ids. Take
-    /// a [`snapshot`](Self::snapshot) first to leave out messages that die meanwhile.
+    /// Opens the whole dead letters of a selection, oldest first or in the order of its ids: those that
+    /// exist at the first call of [`next`](DeadLetterPages::next). Messages that die meanwhile are left
+    /// out.
     #[must_use]
     pub fn pages(&self, topic: &Topic, group: &Group, selection: &Selection) -> DeadLetterPages {
         DeadLetterPages {
@@ -39,9 +48,35 @@ impl DeadLetters {
             selection: selection.clone(),
             ids: 0,
             after: None,
+            newest: None,
+            watermark: None,
             found: VecDeque::new(),
             ended: false,
         }
+    }
+
+    /// Opens the whole dead letters that a planned sweep takes, and no other, to keep a copy of them.
+    #[must_use]
+    pub fn pages_of(&self, planned: &PlannedSweep) -> DeadLetterPages {
+        let pages = self.pages(&planned.topic, &planned.group, &planned.selection);
+        DeadLetterPages {
+            newest: planned.newest(),
+            watermark: planned.watermark,
+            ..pages
+        }
+    }
+
+    /// The newest dead letter of each partition that has one. The ids of two partitions follow two
+    /// clocks, so none of them bounds what another partition has.
+    pub(super) async fn newest_of_each(
+        &self,
+        topic: &Topic,
+        group: &Group,
+    ) -> Result<Vec<EntryId>, Error> {
+        let parts = self.parts(topic, group).await?;
+        let newest = join_all(parts.iter().map(|at| self.port().newest(at))).await;
+        let newest: Result<Vec<_>, Error> = newest.into_iter().collect();
+        Ok(newest?.into_iter().flatten().collect())
     }
 
     /// Cuts ids into portions whose records are read at once, without too much memory.
@@ -61,32 +96,6 @@ impl DeadLetters {
         Ok(portions
             .map(|portion| portion.iter().map(|(id, _)| *id).collect())
             .collect())
-    }
-
-    /// Bounds a selection to the dead letters that exist now.
-    ///
-    /// # Errors
-    ///
-    /// The kinds of the connection.
-    pub async fn snapshot(
-        &self,
-        topic: &Topic,
-        group: &Group,
-        selection: Selection,
-    ) -> Result<Selection, Error> {
-        let Selection::Matching(filter) = selection else {
-            return Ok(selection);
-        };
-        let newest = self.newest(topic, group).await?;
-        // A filter's bound is a whole millisecond, in which more messages may die: wait it out.
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        let (_, until) = filter.bounds();
-        Ok(match newest.and_then(EntryId::time) {
-            Some(time) if until.is_none_or(|until| Some(until) > newest) => {
-                filter.with_until(time).into()
-            }
-            _ => Selection::Matching(filter),
-        })
     }
 }
 
@@ -111,6 +120,9 @@ impl DeadLetterPages {
 
     async fn find_more(&mut self) -> Result<(), Error> {
         let (topic, group) = (&self.topic, &self.group);
+        if self.newest.is_none() && matches!(self.selection, Selection::Matching(_)) {
+            self.newest = Some(self.dead_letters.newest_of_each(topic, group).await?);
+        }
         let ids: Vec<EntryId> = match &self.selection {
             Selection::Ids(ids) => {
                 let rest = &ids[self.ids..];
@@ -120,13 +132,23 @@ impl DeadLetterPages {
                 some.to_vec()
             }
             Selection::Matching(filter) => {
-                let page = self
-                    .dead_letters
-                    .list(topic, group, filter, self.after, PAGE)
-                    .await?;
-                self.after = page.next;
-                self.ended = page.next.is_none();
-                page.items.iter().map(|(id, _)| *id).collect()
+                let newest = self.newest.as_deref().unwrap_or_default();
+                let watermark = self.watermark.or(newest.iter().copied().max());
+                let Some(range) = range_of(filter, self.after, watermark) else {
+                    self.ended = true;
+                    return Ok(());
+                };
+                let at = GroupAt::of(topic, group);
+                let port = self.dead_letters.port();
+                let found = port.search(&at, range, filter, PAGE).await?;
+                self.after = found.next();
+                self.ended = self.after.is_none();
+                let is_bounded = |id: &EntryId| {
+                    let same = |one: &&EntryId| one.partition() == id.partition();
+                    newest.iter().find(same).is_some_and(|newest| id <= newest)
+                };
+                let ids = found.items.iter().map(|(id, _)| *id);
+                ids.filter(is_bounded).collect()
             }
         };
         self.found = self.dead_letters.portions(topic, group, &ids).await?;

@@ -172,6 +172,7 @@ impl Order {
             failure_limit: self.failure_limit,
             operator: self.by.clone(),
             watermark: None,
+            newest: None,
             note: self.note.clone(),
         })
     }

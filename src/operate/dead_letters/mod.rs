@@ -14,6 +14,7 @@ mod publish;
 mod report;
 mod summary;
 mod sweep;
+mod watch;
 
 pub use export::DeadLetterPages;
 pub use handle::DeadLetters;
@@ -27,6 +28,7 @@ pub(crate) use plan::counted;
 pub use preview::Preview;
 pub use report::{DeadLetterPage, SweepEnd, SweepProgress, SweepReport};
 pub use summary::{CauseSummary, CountSummary, GroupSummary};
+pub use watch::{DeadLetterWatch, NewDeadLetters};
 
 #[cfg(feature = "testing")]
 pub(crate) use journal::journal_entry;

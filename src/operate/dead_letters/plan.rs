@@ -11,7 +11,6 @@ use crate::operate::dead_letters::handle::DeadLetters;
 use crate::operate::dead_letters::preview::Preview;
 use crate::operate::dead_letters::report::{SweepEnd, SweepProgress, SweepReport};
 use crate::operate::plan::{Confirmed, Plan};
-use crate::store::GroupAt;
 
 /// What a planned sweep will do. [`Display`](fmt::Display) says it in one line for each fact.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -39,6 +38,11 @@ pub struct PlannedSweep {
 }
 
 impl PlannedSweep {
+    /// The newest dead letter of each partition that had one when the plan was made; `None` for ids.
+    pub(super) fn newest(&self) -> Option<Vec<EntryId>> {
+        self.sweep.newest.clone()
+    }
+
     /// Whether the sweep finds nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -138,14 +142,15 @@ impl DeadLetters {
         within: Option<Duration>,
     ) -> Result<(PlannedSweep, (u64, bool)), Error> {
         sweep.validate()?;
-        if sweep.action == SweepAction::Purge {
-            sweep.selection = self.snapshot(topic, group, sweep.selection).await?;
-        }
+        sweep.newest = None;
+        let mut watermark = None;
         if matches!(sweep.selection, Selection::Matching(_)) {
-            sweep.watermark = self.watermark(&GroupAt::of(topic, group), &sweep).await?;
-        } else {
-            sweep.watermark = None;
+            let newest = self.newest_of_each(topic, group).await?;
+            let bound = |newest: EntryId| newest.min(sweep.watermark.unwrap_or(newest));
+            watermark = newest.iter().copied().max().map(bound);
+            sweep.newest = Some(newest);
         }
+        sweep.watermark = watermark;
         let looked = self.look(topic, group, &sweep, within).await?;
         let planned = PlannedSweep {
             topic: topic.clone(),

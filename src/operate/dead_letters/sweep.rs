@@ -132,7 +132,11 @@ impl DeadLetters {
         at: &GroupAt,
         sweep: &Sweep,
     ) -> Result<Option<EntryId>, Error> {
-        let newest = self.port().newest(at).await?;
+        let number = at.partition.number();
+        let newest = match &sweep.newest {
+            Some(all) => all.iter().copied().find(|id| id.partition() == number),
+            None => self.port().newest(at).await?,
+        };
         Ok(newest.map(|newest| newest.min(sweep.watermark.unwrap_or(newest))))
     }
 

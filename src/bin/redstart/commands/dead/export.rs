@@ -6,10 +6,10 @@ use std::path::Path;
 
 use redstart::{
     Container,
-    dead_letters::{DeadLetter, DeadLetters, Selection},
+    dead_letters::{DeadLetter, DeadLetterPages},
 };
 
-use crate::args::{ExportArgs, GroupOf};
+use crate::args::ExportArgs;
 use crate::escape;
 use crate::failure::{FAILED, Failure, INTERRUPTED};
 use crate::terminal::Terminal;
@@ -24,15 +24,15 @@ pub(super) async fn run(
     let dead = super::dead_letters_of(&args.of, container).await?;
     let filter = args.filter.filter().map_err(Failure::usage)?;
     let (topic, group) = (&args.of.topic, &args.of.group);
-    let selection = dead.snapshot(topic, group, filter.into()).await?;
+    let pages = dead.pages(topic, group, &filter.into());
     if let Some(path) = &args.out {
         let max = args.max.unwrap_or(usize::MAX);
-        let count = to_file(&args.of, &selection, (&dead, max), path, terminal).await?;
+        let count = to_file(pages, max, path, terminal).await?;
         terminal.remark(format_args!("exported {count} to {}", path.display()));
         return Ok(());
     }
     let max = args.max.unwrap_or(usize::MAX);
-    let written = each(&args.of, &selection, (&dead, max), |letter| {
+    let written = each(pages, max, |letter| {
         // A terminal would obey control characters: they go out as JSON escapes of the same text.
         Ok(terminal.line(escape::json(&letter.to_json()))?)
     });
@@ -46,9 +46,8 @@ pub(super) async fn run(
 /// Writes the selected dead letters, up to a number, to a new file, syncs it to the disk, and returns
 /// their number.
 pub(super) async fn to_file(
-    of: &GroupOf,
-    selection: &Selection,
-    dead: (&DeadLetters, usize),
+    pages: DeadLetterPages,
+    max: usize,
     path: &Path,
     terminal: &mut Terminal<'_>,
 ) -> Result<u64, Failure> {
@@ -56,7 +55,7 @@ pub(super) async fn to_file(
     let mut file = BufWriter::new(File::create_new(path).map_err(named)?);
     let bar = terminal.progress(None, BAR);
     bar.set_message("exported");
-    let writing = each(of, selection, dead, |letter| {
+    let writing = each(pages, max, |letter| {
         bar.inc(1);
         writeln!(file, "{}", letter.to_json()).map_err(named)
     });
@@ -83,12 +82,10 @@ pub(super) async fn to_file(
 
 /// Calls `work` with every selected dead letter, up to a number, and returns their number.
 async fn each(
-    of: &GroupOf,
-    selection: &Selection,
-    (dead, max): (&DeadLetters, usize),
+    mut pages: DeadLetterPages,
+    max: usize,
     mut work: impl FnMut(DeadLetter) -> Result<(), Failure>,
 ) -> Result<u64, Failure> {
-    let mut pages = dead.pages(&of.topic, &of.group, selection);
     let mut count = 0;
     while let Some(mut letters) = pages.next().await? {
         letters.truncate(max - count);

@@ -93,19 +93,18 @@ pub(super) async fn purge(
     }
     let confirmed = terminal.confirm(plan, args.yes)?;
     if let Some(path) = copy {
-        keep_copy(&args.of, &planned, &dead, path, terminal).await?;
+        keep_copy(&planned, &dead, path, terminal).await?;
     }
     run(&args.of, &dead, &planned, confirmed, terminal).await
 }
 
 async fn keep_copy(
-    of: &GroupOf,
     planned: &PlannedSweep,
     dead: &DeadLetters,
     path: &Path,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let written = export::to_file(of, &planned.selection, (dead, usize::MAX), path, terminal).await;
+    let written = export::to_file(dead.pages_of(planned), usize::MAX, path, terminal).await;
     if written.is_err() {
         terminal.remark("nothing was removed");
     }

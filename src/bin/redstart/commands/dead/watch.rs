@@ -6,7 +6,7 @@ use redstart::{
     Container, dead_letters::DeadLetterSummary, envelope::EntryId, views::ListedDeadLetter,
 };
 
-use super::{PAGE, or_dash};
+use super::or_dash;
 use crate::args::WatchArgs;
 use crate::escape;
 use crate::failure::{Failure, chain};
@@ -24,20 +24,14 @@ pub(super) async fn run(
     let dead = super::dead_letters_of(&args.of, container).await?;
     let filter = args.filter.filter().map_err(Failure::usage)?;
     let (topic, group) = (&args.of.topic, &args.of.group);
-    let mut after = dead.newest(topic, group).await?;
+    let mut watch = dead.watch(topic, group, filter).await?;
     let mut left = args.max.unwrap_or(usize::MAX);
     if !terminal.is_json() {
         terminal.remark(format_args!("watching {topic}/{group}"));
     }
     let mut pause = POLL;
     while left > 0 {
-        let looked = async {
-            // Asked before the list: the next look can skip everything up to here.
-            let newest = dead.newest(topic, group).await?;
-            let page = dead.list(topic, group, &filter, after, PAGE).await?;
-            Ok::<_, redstart::Error>((newest, page))
-        };
-        let (newest, page) = match looked.await {
+        let found = match watch.look().await {
             Err(error) if error.is_retryable() => {
                 if pause == POLL {
                     terminal.remark(format_args!("{}; trying again", chain(&error)));
@@ -46,10 +40,10 @@ pub(super) async fn run(
                 pause = (2 * pause).min(LONGEST_PAUSE);
                 continue;
             }
-            looked => looked?,
+            found => found?,
         };
         pause = POLL;
-        for (id, summary) in page.items.iter().take(left) {
+        for (id, summary) in found.items.iter().take(left) {
             if terminal.is_json() {
                 terminal.json(&ListedDeadLetter::new(*id, summary))?;
             } else {
@@ -57,11 +51,8 @@ pub(super) async fn run(
             }
         }
         terminal.flush()?;
-        left = left.saturating_sub(page.items.len());
-        let last = page.items.last().map(|(id, _)| *id);
-        after = after.max(last).max(page.next);
-        if page.next.is_none() {
-            after = after.max(newest);
+        left = left.saturating_sub(found.items.len());
+        if !found.more {
             tokio::time::sleep(POLL).await;
         }
     }
