@@ -14,7 +14,8 @@
 -- ITEM[6]  the value of that field
 --
 -- Returns {the time in milliseconds, then for each message 'new <due>', 'replaced <due>', 'kept <due>',
--- 'full' where the topic keeps as many messages for later as its backlog limit, or 'no-topic'}.
+-- 'full <limit> <partitions>' where the partition keeps as many messages for later as its part of the
+-- backlog limit, or 'no-topic'}.
 local wrong = check_types({'zset', 'hash', 'hash'})
 if wrong then
   return wrong
@@ -23,7 +24,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local settings = redis.call('HMGET', KEYS[3], 'topic', 'backlogLimit', 'partitions')
 -- Each partition has an equal part of the topic's limit.
-local limit = math.ceil((tonumber(settings[2] or '') or math.huge) / (tonumber(settings[3] or '') or 1))
+local partitions = tonumber(settings[3] or '') or 1
+local limit = math.ceil((tonumber(settings[2] or '') or math.huge) / partitions)
 local count = redis.call('ZCARD', KEYS[1])
 local result = {string.format('%.0f', now)}
 for at = 1, #ARGV, 6 do
@@ -31,7 +33,7 @@ for at = 1, #ARGV, 6 do
   if not settings[1] then
     result[#result + 1] = 'no-topic'
   elseif count >= limit and not redis.call('ZSCORE', KEYS[1], id) then
-    result[#result + 1] = 'full'
+    result[#result + 1] = string.format('full %.0f %.0f', limit, partitions)
   else
     local due = tonumber(ARGV[at + 2]) + (ARGV[at + 1] == 'after' and now or 0)
     local when, what = schedule(KEYS[1], KEYS[2], id, due, ARGV[at + 3] ~= 'replace',

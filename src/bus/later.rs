@@ -16,10 +16,25 @@ use crate::store::{LaterPut, NewLater, Partition};
 
 const OPERATION: &str = "schedule";
 
-/// The error of a topic that keeps as many messages for later as it may.
-pub(super) fn full_of(topic: &str) -> Error {
-    let rule = "the topic keeps as many messages for later as its backlog limit; \
-                nothing was scheduled";
+/// The error of a topic that keeps as many messages for later as it may, or of one of its partitions.
+fn full_of(topic: &Topic, partition: u16, partitions: u16, most: u64) -> Error {
+    let rule = match partitions {
+        1 => format!(
+            "the topic keeps {most} messages for later, as many as its backlog limit; nothing was \
+             scheduled"
+        ),
+        _ => format!(
+            "partition {partition} of {partitions} keeps {most} messages for later, its equal part of \
+             the topic's backlog limit, and the message's key belongs there; nothing was scheduled"
+        ),
+    };
+    Error::new(ErrorKind::BacklogFull, OPERATION, rule).on(topic.as_str())
+}
+
+/// The same of effects, the store of which says no more.
+pub(super) fn effects_full_of(topic: &str) -> Error {
+    let rule = "the topic, or the partition of the message's key, keeps as many messages for later as \
+                its part of the backlog limit; nothing was scheduled";
     Error::new(ErrorKind::BacklogFull, OPERATION, rule).on(topic)
 }
 
@@ -226,7 +241,11 @@ impl Publishing {
                     kept: true,
                 })
             }
-            LaterPut::Full => Err(full_of(topic.as_str())),
+            LaterPut::Full {
+                partition,
+                partitions,
+                most,
+            } => Err(full_of(topic, partition, partitions, most)),
             LaterPut::NoTopic => {
                 let rule = "something removes the topic's settings; nothing was scheduled";
                 Err(Error::new(ErrorKind::NotFound, OPERATION, rule).on(topic.as_str()))

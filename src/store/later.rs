@@ -46,8 +46,16 @@ pub enum LaterPut {
         /// How long until then; zero when it is due already.
         due_in: Duration,
     },
-    /// The partition keeps as many messages for later as its topic's backlog limit allows.
-    Full,
+    /// The partition keeps as many messages for later as it may.
+    Full {
+        /// The partition. An adapter says 0.
+        partition: u16,
+        /// How many partitions the topic has.
+        partitions: u16,
+        /// How many messages for later each of them keeps at most: an equal part of the topic's backlog
+        /// limit, rounded up.
+        most: u64,
+    },
     /// The topic does not exist.
     NoTopic,
 }
@@ -104,7 +112,7 @@ role! {
     pub trait Later (later, LaterOp, LaterAnswer, LaterCalls) {
         /// Schedules messages, each in one atomic step. A message replaces a scheduled one with the
         /// same id, or leaves it as it is. A new id is refused where the partition keeps as many
-        /// messages for later as the backlog limit of its topic. A time in the past is accepted:
+        /// messages for later as its equal part of the topic's backlog limit. A time in the past is accepted:
         /// the message is due at once.
         ///
         /// After an error some messages may be scheduled; a repeated call replaces them.

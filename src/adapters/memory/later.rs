@@ -31,7 +31,12 @@ fn put(topic: &mut TopicState, message: &NewLater, now: u64) -> LaterPut {
         return LaterPut::NoTopic;
     }
     if topic.is_full_for(&message.id) {
-        return LaterPut::Full;
+        let settings = topic.settings.unwrap_or_default();
+        return LaterPut::Full {
+            partition: 0,
+            partitions: settings.partitions(),
+            most: settings.share(settings.backlog_limit()),
+        };
     }
     let (due, known) = topic.later.put(message, now);
     let due_in = until(due, now);

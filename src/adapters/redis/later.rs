@@ -207,7 +207,14 @@ fn puts(reply: Value, count: usize) -> Result<Vec<LaterPut>, RedisError> {
     let read = |line: &String| {
         let (what, due) = line.split_once(' ').unwrap_or((line, ""));
         Ok(match what {
-            "full" => LaterPut::Full,
+            "full" => {
+                let (most, partitions) = due.split_once(' ').ok_or_else(unexpected)?;
+                LaterPut::Full {
+                    partition: 0,
+                    partitions: partitions.parse().map_err(|_| unexpected())?,
+                    most: most.parse().map_err(|_| unexpected())?,
+                }
+            }
             "no-topic" => LaterPut::NoTopic,
             "kept" => {
                 let due = time_of(due)?;
@@ -310,7 +317,7 @@ mod tests {
             "new 1500",
             "replaced 900",
             "kept 1.2e3",
-            "full",
+            "full 25 4",
             "no-topic",
         ];
         let scheduled = |due, due_in, replaced| LaterPut::Scheduled {
@@ -327,12 +334,18 @@ mod tests {
                     due: time(1200),
                     due_in: Duration::from_millis(200),
                 },
-                LaterPut::Full,
+                LaterPut::Full {
+                    partition: 0,
+                    partitions: 4,
+                    most: 25,
+                },
                 LaterPut::NoTopic,
             ]
         );
         assert!(puts(reply(&lines), 4).is_err(), "another number of lines");
-        assert!(puts(reply(&["1", "perhaps"]), 1).is_err());
+        for bad in ["perhaps", "full", "full 25", "full 25 many"] {
+            assert!(puts(reply(&["1", bad]), 1).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -84,7 +84,13 @@ impl Later for Partitioned {
             let call = |number, messages: Vec<NewLater>| -> BoxFuture<'a, _> {
                 Box::pin(async move {
                     let at = numbered(at, number);
-                    self.inner.later().put(&at, level, &messages).await
+                    let mut puts = self.inner.later().put(&at, level, &messages).await?;
+                    for put in &mut puts {
+                        if let LaterPut::Full { partition, .. } = put {
+                            *partition = number;
+                        }
+                    }
+                    Ok(puts)
                 })
             };
             scatter(messages, call, |_| None).await

@@ -378,6 +378,7 @@ macro_rules! conformance_concern {
             a_place_lies_between_partitions,
             messages_for_later_follow_their_key,
             an_id_names_a_message_in_each_partition,
+            messages_for_later_are_bounded_by_partition,
             limits_hold_for_all_partitions_together,
             a_group_is_removed_from_all_partitions,
             effects_go_to_the_partition_of_their_key,

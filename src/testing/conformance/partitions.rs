@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Subject;
-use super::support::{DAY, Must as _, Stage, dead_lettered, entry, number, quick, receipts, topic};
+use super::support::{
+    DAY, Must as _, Stage, dead_lettered, entry, fields, number, quick, receipts, topic,
+};
 use crate::api::{Delivery, Payload};
 use crate::api::{PublishOptions, SubscribeOptions};
 use crate::domain::{
@@ -16,7 +18,7 @@ use crate::domain::{
     ScheduleOptions, Sweep, Timestamp, TopicSettings, When,
 };
 use crate::store::{
-    Commit, IdRange, LaterEntry, LaterPut, NewEntry, NewLater, Partition, ResetTo, Unmarked,
+    Commit, Fields, IdRange, LaterEntry, LaterPut, NewEntry, NewLater, Partition, ResetTo, Unmarked,
 };
 
 const FOUR: u16 = 4;
@@ -265,6 +267,63 @@ pub async fn trimming_reaches_every_partition<S: Subject>(subject: &S) {
     // A server removes whole nodes of a stream.
     let shrank = |entries: &u64| (10..u64::from(EACH)).contains(entries);
     assert!(left.iter().all(shrank), "{left:?}");
+    // Each partition keeps its newest entries.
+    for (number, left) in (0..FOUR).zip(left) {
+        let at = Partition::numbered(&stage.topic, number);
+        let kept = stage.store.log().browse(&at, None, 1_000).await;
+        let kept: Vec<Fields> = kept.must("browsing").into_iter().map(|one| one.1).collect();
+        let newest = (EACH - left as u32..EACH).map(|n| fields(entry_of(number, n)));
+        assert_eq!(kept, newest.collect::<Vec<_>>(), "{number}");
+    }
+}
+
+/// Each partition keeps an equal part of a topic's limit of messages for later, and the error says so.
+pub async fn messages_for_later_are_bounded_by_partition<S: Subject>(subject: &S) {
+    let stage = Stage::with(subject, four().with_backlog_limit(7)).await;
+    if !stage.store.capabilities().later {
+        return;
+    }
+    let (bus, day) = (stage.container.bus(), When::After(DAY));
+    let same_key: Vec<Envelope> = (0..3).map(|n| number(n).with_key("k")).collect();
+    let options = ScheduleOptions::new();
+    let done = bus
+        .publish_later(&stage.topic, &same_key, day, options)
+        .await;
+    assert!(done[..2].iter().all(Result::is_ok), "{done:?}");
+    let refused = done[2].as_ref().expect_err("the third is too many");
+    assert_eq!(refused.kind(), ErrorKind::BacklogFull);
+    let text = refused.to_string();
+    assert!(
+        text.contains("of 4 keeps 2 messages for later, its equal part"),
+        "{text}"
+    );
+    // The other partitions have room, and the topic keeps all in all a little more than its limit.
+    let later = stage.store.later();
+    let messages = (0..3 * FOUR).map(|n| NewLater {
+        id: ScheduleId::new(format!("m{n}")).must("an id"),
+        due: day,
+        keeps: false,
+        name: "json",
+        value: "1".into(),
+        slot: Some(n % FOUR),
+    });
+    let messages: Vec<NewLater> = messages.collect();
+    let put = later
+        .put(stage.partition(), &messages)
+        .await
+        .must("putting");
+    for (message, put) in messages.iter().zip(put) {
+        if let LaterPut::Full {
+            partition,
+            partitions,
+            most,
+        } = put
+        {
+            assert_eq!((Some(partition), partitions, most), (message.slot, FOUR, 2));
+        }
+    }
+    let status = stage.container.topics().get(&stage.topic).await;
+    assert_eq!(status.must("asking").must("the topic").later, 8);
 }
 
 /// Retries and dead letters stay in the partition of their message; lists, counts, sweeps and the journal
@@ -532,8 +591,10 @@ pub async fn an_id_names_a_message_in_each_partition<S: Subject>(subject: &S) {
     let listed = third.list(topic, None, 9).await.must("listing");
     let listed: Vec<_> = listed.iter().map(|one| (&one.id, one.partition)).collect();
     assert_eq!(listed, [(&a, 2), (&b, 2)]);
-    let now = When::After(Duration::ZERO);
-    let moved = third.reschedule(topic, &a, now).await.must("rescheduling");
+    let moved = third
+        .reschedule(topic, &a, When::After(DAY))
+        .await
+        .must("rescheduling");
     assert_eq!(moved.len(), 1);
     let gone = third.cancel(topic, &[a.clone()]).await.must("cancelling");
     assert_eq!((gone.moved, gone.missing), (vec![a.clone()], vec![]));

@@ -143,14 +143,19 @@ pub async fn an_id_names_one_message<S: Subject>(subject: &S) {
     assert!(fresh, "{put:?}");
 }
 
-/// > A new id is refused where the partition keeps as many messages for later as the backlog limit
-/// > of its topic.
+/// > A new id is refused where the partition keeps as many
+/// > messages for later as its equal part of the topic's backlog limit.
 pub async fn messages_for_later_are_bounded<S: Subject>(subject: &S) {
     let settings = TopicSettings::default().with_backlog_limit(2);
     let stage = Stage::with(subject, settings).await;
     let later = |text| message(text, When::After(DAY));
     let put = stage.put(&[later("a"), later("b"), later("c")]).await;
-    assert_eq!(put[2], LaterPut::Full);
+    let full = LaterPut::Full {
+        partition: 0,
+        partitions: 1,
+        most: 2,
+    };
+    assert_eq!(put[2], full);
     let put = stage.put(&[later("a")]).await;
     let replaced = matches!(put[..], [LaterPut::Scheduled { replaced: true, .. }]);
     assert!(replaced, "a known id needs no room: {put:?}");

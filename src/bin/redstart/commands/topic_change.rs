@@ -1,6 +1,6 @@
 //! `topics settings` and `topics remove`.
 
-use redstart::topics::TopicSettings;
+use redstart::topics::{Retention, TopicSettings};
 use redstart::views::OfTopic;
 use redstart::{Container, Topic};
 
@@ -56,12 +56,45 @@ pub(super) fn tell(
         let value = settings;
         return Ok(terminal.json(&OfTopic { topic, value })?);
     }
+    Ok(terminal.line(format_args!("topic {topic}: {}", in_words(settings)))?)
+}
+
+/// The settings, and what each partition has of them.
+fn in_words(settings: &TopicSettings) -> String {
     let (retention, limit) = (settings.retention(), limit(settings));
-    let mut text = format!("topic {topic}: retention {retention}, backlog limit {limit}");
-    if settings.partitions() > 1 {
-        text = format!("{text}, {} partitions", settings.partitions());
+    let partitions = settings.partitions();
+    if partitions == 1 {
+        return format!("retention {retention}, backlog limit {limit}");
     }
-    Ok(terminal.line(text)?)
+    let share = |count: u64| count.div_ceil(partitions.into());
+    let kept = match retention {
+        Retention::Count(count) => format!(" ({} in each partition)", share(count)),
+        _ => String::new(),
+    };
+    let later = match settings.backlog_limit() {
+        u64::MAX => String::new(),
+        limit => format!(" ({} messages for later in each partition)", share(limit)),
+    };
+    format!("retention {retention}{kept}, backlog limit {limit}{later}, {partitions} partitions")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_name_the_whole_and_the_part() {
+        let one = TopicSettings::default().with_backlog_limit(100);
+        assert_eq!(in_words(&one), "retention settled, backlog limit 100");
+        let many = one.with_partitions(12).with_retention(Retention::Count(8));
+        assert_eq!(
+            in_words(&many),
+            "retention length:8 (1 in each partition), backlog limit 100 (9 messages for later in each \
+             partition), 12 partitions"
+        );
+        let unlimited = TopicSettings::default().with_backlog_limit(u64::MAX);
+        assert!(!in_words(&unlimited.with_partitions(2)).contains("each"));
+    }
 }
 
 pub(super) async fn remove(
