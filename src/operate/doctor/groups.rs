@@ -5,11 +5,11 @@ use std::time::Duration;
 use crate::domain::{EntryId, Retention, Timestamp, Topic};
 use crate::operate::dead_letters::counted;
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
-use crate::operate::doctor::progress::{self, Circumstances, GroupFacts};
-use crate::store::{GroupProgress, GroupStatus, Lane, LogProgress, TopicStatus};
+use crate::operate::doctor::progress::{self, Circumstances, GroupFacts, Still};
+use crate::store::{GroupProgress, GroupStatus, Lane, LogProgress, Partition, TopicStatus};
 
 /// A retry or message for later that is overdue for longer than this has no consumer that promotes it.
-const OVERDUE: Duration = Duration::from_secs(60);
+pub(super) const OVERDUE: Duration = Duration::from_secs(60);
 
 /// A topic, and the facts of each of its groups, in their order.
 #[derive(Debug)]
@@ -21,10 +21,15 @@ pub(super) struct TopicFacts {
     /// How many of its entries every group has settled, of those before the first that one has not;
     /// `None` where they are too many to count, or unknown.
     pub(super) settled: Option<u64>,
-    /// The time of the entry that makes the settled ones many; `None` where there are few.
-    pub(super) many_settled: Option<Timestamp>,
-    /// How long its first message for later has been due, zero before; `None` without one.
-    pub(super) later_overdue: Option<Duration>,
+    /// The partitions with many settled entries, with the time of the entry that makes them many.
+    pub(super) many_settled: Vec<(Partition, Timestamp)>,
+    /// How long its first message for later has been due, zero before, and its partition; `None` without
+    /// one.
+    pub(super) later_overdue: Option<(Duration, u16)>,
+    /// The log of each partition that the user may look at; the only one is the whole topic.
+    pub(super) each: Vec<(Partition, LogProgress)>,
+    /// Partitions of groups that nobody reads.
+    pub(super) still: Vec<Still>,
     /// The status of each partition, if there are several.
     pub(super) parts: Vec<TopicStatus>,
 }
@@ -45,14 +50,11 @@ pub(super) fn judge(
     for topic in topics {
         let (name, log) = (&topic.status.topic, topic.progress.as_ref());
         findings.extend(log.and_then(|log| progress::ahead(name, log, at)));
-        findings.extend(log.and_then(|log| untrimmed(topic, log, at)));
-        findings.extend(schedules(topic));
+        findings.extend(untrimmed(topic, at));
         for (status, facts) in topic.status.groups.iter().zip(&topic.groups) {
             let groups = log.map_or(&[][..], |log| &log.groups);
             let group = groups.iter().find(|one| one.group == status.group);
-            if let (Some(log), Some(group)) = (log, group) {
-                findings.extend(progress::unread(name, log, group, status, at));
-            }
+            findings.extend(unread(topic, status, at));
             if let Some(finding) = is_stuck(&topic.status, status, facts, stuck_after) {
                 stuck.push(finding);
                 continue;
@@ -71,33 +73,24 @@ pub(super) fn judge(
     findings
 }
 
-/// Whether messages for later of a topic are overdue, or as many as the topic may keep.
-fn schedules(topic: &TopicFacts) -> Option<Finding> {
-    let (status, name) = (&topic.status, &topic.status.topic);
-    let overdue = topic.later_overdue.unwrap_or_default();
-    if overdue > OVERDUE {
-        let what = format!(
-            "{name}: the first of {} is overdue by {}",
-            counted(status.later, "message for later", "messages for later"),
-            roughly(overdue)
-        );
-        let why = "subscriptions to the topic publish what is due, and none runs";
-        let finding = Finding::new(Severity::Problem, "schedules", what).because(why);
-        let fix = format!(
-            "start a consumer of {name}; redstart schedules list {name} shows the messages"
-        );
-        return Some(finding.advise(fix));
+/// What left a group unread, on each partition by itself: a command for it names one log.
+fn unread(topic: &TopicFacts, whole: &GroupStatus, at: &Circumstances) -> Vec<Finding> {
+    let found = topic.each.iter().filter_map(|(partition, log)| {
+        let part = topic.parts.get(usize::from(partition.number()));
+        let groups = &part.unwrap_or(&topic.status).groups;
+        let status = groups.iter().find(|one| one.group == whole.group)?;
+        let group = log.groups.iter().find(|one| one.group == whole.group)?;
+        progress::unread(partition, log, group, status, at)
+    });
+    found.collect()
+}
+
+/// The partition of a topic that has several, in words.
+pub(super) fn in_partition(topic: &TopicStatus, number: u16) -> String {
+    match topic.settings.partitions() {
+        1 => String::new(),
+        _ => format!(" in partition {number}"),
     }
-    if status.later < status.settings.backlog_limit() {
-        return None;
-    }
-    let what = format!(
-        "{name}: keeps {} messages for later, its limit",
-        status.later
-    );
-    let why = "scheduling another message fails";
-    let finding = Finding::new(Severity::Problem, "schedules", what).because(why);
-    Some(finding.advise("cancel messages, or move to a topic with a higher backlog limit"))
 }
 
 /// From when on a backlog is close to its limit: four fifths, without overflow.
@@ -199,13 +192,28 @@ fn of_slowest(topic: &Topic, status: &GroupStatus, facts: &GroupFacts) -> (Strin
 }
 
 /// Whether settled entries stay because no process of Redstart removes them.
-fn untrimmed(topic: &TopicFacts, log: &LogProgress, at: &Circumstances) -> Option<Finding> {
+fn untrimmed(topic: &TopicFacts, at: &Circumstances) -> Option<Finding> {
+    if topic.status.settings.retention() != Retention::Settled {
+        return None;
+    }
+    let found = topic.many_settled.iter();
+    found
+        .filter_map(|(partition, many)| untrimmed_part(topic, partition, *many, at))
+        .next()
+}
+
+fn untrimmed_part(
+    topic: &TopicFacts,
+    partition: &Partition,
+    many_settled: Timestamp,
+    at: &Circumstances,
+) -> Option<Finding> {
+    let (_, log) = topic.each.iter().find(|(one, _)| one == partition)?;
     let since = |time: Timestamp| {
         let millis = at.now.as_millis().saturating_sub(time.as_millis());
         Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     };
-    let is_settled = topic.status.settings.retention() == Retention::Settled;
-    let age = since(topic.many_settled.filter(|_| is_settled)?);
+    let age = since(many_settled);
     let trimmed = log.trimmed.map(since);
     if age < UNTRIMMED || trimmed.is_some_and(|ago| ago < UNTRIMMED) {
         return None;
@@ -221,7 +229,7 @@ fn untrimmed(topic: &TopicFacts, log: &LogProgress, at: &Circumstances) -> Optio
     );
     let name = &topic.status.topic;
     let what = format!(
-        "{name}: more than {MANY_SETTLED} entries that every group has settled are not removed; {last}"
+        "{partition}: more than {MANY_SETTLED} entries that every group has settled are not removed; {last}"
     );
     let finding = Finding::new(Severity::Warning, "trimming", what).because(
         "consumers of other programs remove nothing, so the topic fills the server's memory",
@@ -279,10 +287,12 @@ fn is_stuck(
 /// Whether due retries are not promoted although the group has consumers.
 fn is_late(topic: &TopicStatus, status: &GroupStatus, facts: &GroupFacts) -> Option<Finding> {
     let overdue = facts.overdue.filter(|overdue| *overdue >= OVERDUE)?;
+    let number = facts.overdue_in.unwrap_or_default();
     let what = format!(
-        "{}/{}: a retry is overdue for {}",
+        "{}/{}: a retry{} is overdue for {}",
         topic.topic,
         status.group,
+        in_partition(topic, number),
         roughly(overdue)
     );
     let finding = Finding::new(Severity::Problem, "retries", what)
@@ -291,13 +301,13 @@ fn is_late(topic: &TopicStatus, status: &GroupStatus, facts: &GroupFacts) -> Opt
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::domain::{Group, TopicSettings};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn facts(counts: [u64; 3], facts: GroupFacts) -> TopicFacts {
+    pub(in crate::operate::doctor) fn facts(counts: [u64; 3], facts: GroupFacts) -> TopicFacts {
         let [lag, in_flight, scheduled] = counts;
         TopicFacts {
             status: TopicStatus {
@@ -318,8 +328,10 @@ mod tests {
             groups: vec![facts],
             progress: None,
             settled: None,
-            many_settled: None,
+            many_settled: Vec::new(),
             later_overdue: None,
+            each: Vec::new(),
+            still: Vec::new(),
             parts: Vec::new(),
         }
     }
@@ -338,27 +350,6 @@ mod tests {
             .iter()
             .map(|one| (one.check, one.severity))
             .collect()
-    }
-
-    #[test]
-    fn messages_for_later_are_overdue_without_a_subscription() {
-        let found = |later, overdue| {
-            let mut topic = facts([0, 0, 0], GroupFacts::default());
-            topic.status.later = later;
-            topic.later_overdue = overdue;
-            schedules(&topic).map(|one| (one.severity, one.what))
-        };
-        assert_eq!(found(0, None), None);
-        assert_eq!(found(3, Some(Duration::ZERO)), None);
-        assert_eq!(found(3, Some(MINUTE)), None);
-        let (severity, what) = found(3, Some(3 * MINUTE)).unwrap();
-        assert_eq!(severity, Severity::Problem);
-        assert!(
-            what.starts_with("orders: the first of 3 messages for later is overdue"),
-            "{what}"
-        );
-        let (_, what) = found(100, Some(Duration::ZERO)).unwrap();
-        assert_eq!(what, "orders: keeps 100 messages for later, its limit");
     }
 
     #[test]
@@ -503,17 +494,22 @@ mod tests {
         let now = Timestamp::from_millis(10_000_000).unwrap();
         let ago = |millis| Timestamp::from_millis(now.as_millis() - millis).ok();
         let at = Circumstances { now, ..at() };
-        let found = |many_settled, trimmed, retention| {
+        let found = |many_settled: Option<Timestamp>, trimmed, retention| {
             let mut topic = facts([0, 0, 0], GroupFacts::default());
             topic.status.settings = TopicSettings::default().with_retention(retention);
-            topic.many_settled = many_settled;
+            let whole = Partition::of(&topic.status.topic);
+            topic.many_settled = many_settled
+                .map(|many| (whole.clone(), many))
+                .into_iter()
+                .collect();
             let log = LogProgress {
                 last: EntryId::default(),
                 appended: None,
                 trimmed,
                 groups: Vec::new(),
             };
-            untrimmed(&topic, &log, &at)
+            topic.each = vec![(whole, log)];
+            untrimmed(&topic, &at)
         };
         let settled = Retention::Settled;
         let never = found(ago(300_000), None, settled).unwrap();

@@ -2,7 +2,8 @@
 //! messages.
 //!
 //! The doctor collects facts here. Pure functions turn them into findings: `server` and `version` for the server,
-//! `layout` for the namespace, `groups`, `partitions`, `progress` and `owned` for topics and their groups.
+//! `layout` for the namespace, `groups`, `schedules`, `partitions`, `progress` and `owned` for topics and
+//! their groups.
 
 mod finding;
 mod groups;
@@ -11,6 +12,7 @@ mod native;
 mod owned;
 mod partitions;
 mod progress;
+mod schedules;
 mod server;
 mod version;
 
@@ -27,7 +29,7 @@ use crate::store::{
 pub use finding::{DoctorReport, Finding, Severity};
 use groups::TopicFacts;
 pub(in crate::operate) use progress::pending_for;
-use progress::{Circumstances, GroupFacts};
+use progress::{Circumstances, GroupFacts, Still};
 
 /// How long a group with waiting messages may have no active consumer before it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
@@ -135,6 +137,9 @@ impl Doctor {
                     Ok(all) => findings.extend(owned::judge(&all, &at)),
                     Err(error) => findings.push(failed("owners", &error)),
                 }
+                findings.extend(topics.iter().filter_map(schedules::judge));
+                let still = topics.iter().flat_map(|topic| &topic.still);
+                findings.extend(still.map(partitions::still));
             }
             Err(error) => findings.push(failed("groups", &error)),
         }
@@ -186,7 +191,7 @@ impl Doctor {
             }
         };
         let oldest = self.first_after(&at, None).await?;
-        let mut groups = Vec::new();
+        let (mut groups, mut still) = (Vec::new(), Vec::new());
         for group in &status.groups {
             let consumers = self
                 .store
@@ -202,17 +207,27 @@ impl Doctor {
                 let millis = page.now.as_millis().saturating_sub(time.as_millis());
                 Duration::from_millis(u64::try_from(millis).unwrap_or(0))
             };
+            let idle_for = consumers.iter().map(|one| one.idle_for).min();
             let mut behind: Option<Timestamp> = None;
             for (at, progress) in &each {
                 if let Some(progress) = progress_of(progress.as_ref(), group) {
                     let first = self.first_unsettled(at, progress, group.lag).await?;
                     behind = behind.into_iter().chain(first).min();
+                    let waits = first.map(since).filter(|age| *age >= self.stuck_after);
+                    // `owned` looks at the partitions of an owned group.
+                    if let (false, Some(waits)) = (at.is_whole() || group.owned, waits) {
+                        still.extend(self.stands_still(at, group, waits, idle_for).await?);
+                    }
                 }
             }
             groups.push(GroupFacts {
-                idle_for: consumers.iter().map(|one| one.idle_for).min(),
+                idle_for,
                 oldest: oldest.map(since),
                 overdue: page.entries.first().map(|first| since(first.due)),
+                overdue_in: page
+                    .entries
+                    .first()
+                    .map(|first| first.receipt.id.partition()),
                 behind: behind.map(since),
             });
         }
@@ -220,15 +235,20 @@ impl Doctor {
             Some(progress) => self.settled(&at, &status, progress).await?,
             None => None,
         };
-        let mut many_settled = None;
+        let mut many_settled = Vec::new();
         for (at, progress) in &each {
             let Some(progress) = progress else { continue };
             let part = parts.get(usize::from(at.number())).unwrap_or(&status);
             let many = self.many_settled(at, part.entries, progress);
-            many_settled = many_settled.or(many.await?);
+            many_settled.extend(many.await?.map(|many| (at.clone(), many)));
         }
         Ok(Some(TopicFacts {
             later_overdue: self.later_overdue(&at, &status).await?,
+            still,
+            each: each
+                .into_iter()
+                .filter_map(|(at, log)| Some((at, log?)))
+                .collect(),
             parts,
             status,
             groups,
@@ -238,19 +258,53 @@ impl Doctor {
         }))
     }
 
-    /// How long the first message for later has been due, zero before; `None` without one.
+    /// Whether nobody reads a partition on which a group has waited for long, while its other partitions
+    /// are read.
+    async fn stands_still(
+        &self,
+        at: &Partition,
+        group: &GroupStatus,
+        waits: Duration,
+        elsewhere: Option<Duration>,
+    ) -> Result<Option<Still>, Error> {
+        let of = GroupAt {
+            partition: at.clone(),
+            group: group.group.clone(),
+        };
+        let consumers = self.store.inspect().consumers(&of).await?;
+        let idle_for = consumers.iter().map(|one| one.idle_for).min();
+        let is_read = |idle: Option<Duration>| idle.is_some_and(|idle| idle < self.stuck_after);
+        if is_read(idle_for) || !is_read(elsewhere) {
+            return Ok(None);
+        }
+        let Some(status) = self.store.inspect().status(at).await? else {
+            return Ok(None);
+        };
+        let mut groups = status.groups.into_iter();
+        let status = groups.find(|one| one.group == group.group);
+        Ok(status.map(|status| Still {
+            at: at.clone(),
+            status,
+            waits,
+            idle_for,
+        }))
+    }
+
+    /// How long the first message for later has been due, zero before, and its partition; `None` without
+    /// one.
     async fn later_overdue(
         &self,
         at: &Partition,
         status: &TopicStatus,
-    ) -> Result<Option<Duration>, Error> {
+    ) -> Result<Option<(Duration, u16)>, Error> {
         if status.later == 0 {
             return Ok(None);
         }
         let page = self.store.later().list(at, None, 1).await?;
         Ok(page.entries.first().map(|first| {
             let millis = page.now.as_millis().saturating_sub(first.due.as_millis());
-            Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+            let overdue = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+            (overdue, first.partition)
         }))
     }
 

@@ -1,8 +1,9 @@
 //! Findings on the partitions of a topic.
 
-use crate::operate::doctor::finding::{Finding, Severity};
+use crate::operate::doctor::finding::{Finding, Severity, roughly};
 use crate::operate::doctor::groups::backlog_of;
-use crate::store::TopicStatus;
+use crate::operate::doctor::progress::Still;
+use crate::store::{GroupStatus, TopicStatus};
 
 /// The backlog from which an uneven one is worth a finding.
 const SOME: u64 = 1_000;
@@ -36,10 +37,189 @@ pub(super) fn skew(parts: &[TopicStatus]) -> Option<Finding> {
     )))
 }
 
+/// One partition stands still. The sums of the group look as if it ran.
+pub(super) fn still(one: &Still) -> Finding {
+    let (name, number) = (one.at.topic(), one.at.number());
+    let GroupStatus {
+        group,
+        lag,
+        in_flight,
+        ..
+    } = &one.status;
+    let read = match one.idle_for {
+        Some(idle) => format!("no consumer has read it for {}", roughly(idle)),
+        None => "no consumer has read it".to_owned(),
+    };
+    let what = format!(
+        "{name}/{group}: partition {number} stands still: {read}; {lag} not delivered, {in_flight} in \
+         flight, the oldest from {} ago",
+        roughly(one.waits)
+    );
+    let why = "consumers read other partitions, so the group looks as if it ran; messages whose keys \
+               belong to this partition wait";
+    let finding = Finding::new(Severity::Problem, "partitions", what).because(why);
+    finding.advise(format!(
+        "read the log of the consumers of {group} for errors of {}, check that they reach its server, and \
+         restart them; `redstart groups {name} --partitions` shows each partition",
+        one.at
+    ))
+}
+
+/// The part of the limit of messages for later that a partition has used up, if one has.
+pub(super) fn full_later(parts: &[TopicStatus]) -> Option<Finding> {
+    let share = |part: &TopicStatus| part.settings.share(part.settings.backlog_limit());
+    let is_full = |part: &TopicStatus| part.later >= share(part);
+    let (number, part) = parts.iter().enumerate().find(|(_, part)| is_full(part))?;
+    let (name, all) = (
+        &part.topic,
+        parts.iter().map(|part| part.later).sum::<u64>(),
+    );
+    let others = match parts.iter().filter(|part| is_full(part)).count() {
+        1 => String::new(),
+        count => format!(", and {} more are full", count - 1),
+    };
+    let what = format!(
+        "{name}: partition {number} of {} keeps {} messages for later, its part of the backlog limit of {}; \
+         the topic keeps {all}{others}",
+        parts.len(),
+        part.later,
+        part.settings.backlog_limit(),
+    );
+    let why = "scheduling another message fails whose key belongs to this partition";
+    let finding = Finding::new(Severity::Problem, "schedules", what).because(why);
+    Some(finding.advise(format!(
+        "spread the messages over more keys, cancel some of `redstart schedules list {name} --partition \
+         {number}`, or raise the limit: `redstart topics settings {name} --backlog-limit N`"
+    )))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::domain::{Topic, TopicSettings};
+    use crate::adapters::memory::{ManualClock, MemoryStore};
+    use crate::domain::{ConsumerName, Group, Timestamp, Topic, TopicSettings};
+    use crate::operate::doctor::Doctor;
+    use crate::store::{GroupAt, Member, NewEntry, Opening, Partition, StartFrom};
+
+    #[test]
+    fn a_partition_that_nobody_reads_is_named() {
+        let mut status = GroupStatus::new(Group::new("billing").unwrap());
+        (status.lag, status.in_flight) = (12, 1);
+        let mut one = Still {
+            at: Partition::numbered(&Topic::new("orders").unwrap(), 3),
+            status,
+            waits: Duration::from_secs(1_200),
+            idle_for: Some(Duration::from_secs(900)),
+        };
+        let found = still(&one);
+        found.assert_helpful();
+        assert_eq!(
+            found.what,
+            "orders/billing: partition 3 stands still: no consumer has read it for 15 min; 12 not delivered, \
+             1 in flight, the oldest from 20 min ago"
+        );
+        assert!(found.advice.contains("errors of orders/3,"), "{found:?}");
+        one.idle_for = None;
+        assert!(still(&one).what.contains("no consumer has read it;"));
+    }
+
+    #[tokio::test]
+    async fn one_partition_stands_still_while_others_are_read() {
+        let clock = ManualClock::new(Timestamp::from_millis(1_000_000_000).unwrap());
+        let store = MemoryStore::with_clock(clock.clone()).store(None);
+        let (orders, billing) = (
+            Topic::new("orders").unwrap(),
+            Group::new("billing").unwrap(),
+        );
+        let settings = TopicSettings::default().with_partitions(3);
+        store
+            .topics()
+            .ensure_topic(&orders, settings)
+            .await
+            .unwrap();
+        let at = GroupAt::of(&orders, &billing);
+        store
+            .topics()
+            .create_group(&at, StartFrom::Beginning)
+            .await
+            .unwrap();
+        let entry = |slot| NewEntry {
+            id: uuid::Uuid::from_u128(slot),
+            name: "json",
+            value: "1".into(),
+            slot: Some(slot as u16),
+        };
+        let entries: Vec<NewEntry> = (0..3).map(entry).collect();
+        store.log().append(&at.partition, &entries).await.unwrap();
+        clock.advance(Duration::from_secs(600));
+        let found = async || {
+            let report = Doctor::new(store.clone()).run().await;
+            let all = report.findings.into_iter();
+            all.filter(|one| one.check == "partitions" || one.check == "groups")
+                .map(|one| one.what)
+                .collect::<Vec<_>>()
+        };
+        let stuck = found().await;
+        assert!(
+            stuck[0].starts_with("orders/billing: no consumer"),
+            "{stuck:?}"
+        );
+        assert_eq!(stuck.len(), 1, "all of the group is stuck: {stuck:?}");
+        for number in [0, 1] {
+            let member = Member {
+                at: GroupAt {
+                    partition: Partition::numbered(&orders, number),
+                    group: billing.clone(),
+                },
+                consumer: ConsumerName::new("one").unwrap(),
+            };
+            let (mut reader, _) = store.open(&Opening::of(&member)).await.unwrap();
+            reader.fetch(1, Duration::ZERO).await.unwrap();
+        }
+        let one = found().await;
+        assert_eq!(
+            one,
+            [
+                "1 group, none stuck",
+                "orders/billing: partition 2 stands still: no consumer has read it; 1 not delivered, 0 in \
+                 flight, the oldest from 10 min ago"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_partition_that_keeps_its_part_of_messages_for_later_is_named() {
+        let settings = TopicSettings::default().with_partitions(12);
+        let settings = settings.with_backlog_limit(100);
+        let found = |later: &[u64]| {
+            let part = |later: &u64| TopicStatus {
+                later: *later,
+                ..TopicStatus::new(Topic::new("orders").unwrap(), settings)
+            };
+            let parts: Vec<TopicStatus> = later.iter().map(part).collect();
+            full_later(&parts)
+        };
+        assert_eq!(found(&[]), None);
+        assert_eq!(found(&[8; 12]), None);
+        let mut one = [1; 12];
+        one[5] = 9;
+        let finding = found(&one).unwrap();
+        finding.assert_helpful();
+        assert_eq!(
+            finding.what,
+            "orders: partition 5 of 12 keeps 9 messages for later, its part of the backlog limit of 100; \
+             the topic keeps 20"
+        );
+        assert!(finding.advice.contains("--partition 5`"), "{finding:?}");
+        assert!(
+            found(&[9; 12])
+                .unwrap()
+                .what
+                .ends_with("and 11 more are full")
+        );
+    }
 
     fn told(entries: &[u64]) -> Option<String> {
         let settings = TopicSettings::default().with_partitions(entries.len() as u16);

@@ -8,7 +8,9 @@ use uuid::Uuid;
 use crate::domain::{EntryId, Timestamp, Topic};
 use crate::operate::dead_letters::counted;
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
-use crate::store::{GroupProgress, GroupStatus, LONGEST_UNSETTLED, LogProgress, Unsettled};
+use crate::store::{
+    GroupProgress, GroupStatus, LONGEST_UNSETTLED, LogProgress, Partition, Unsettled,
+};
 
 /// An id may be ahead of the server's clock by this: a clock that was set back explains more only
 /// rarely.
@@ -51,8 +53,22 @@ pub(super) struct GroupFacts {
     pub(super) oldest: Option<Duration>,
     /// How long the first retry has been due, zero before; `None` when no retry is scheduled.
     pub(super) overdue: Option<Duration>,
+    /// The partition of the first retry.
+    pub(super) overdue_in: Option<u16>,
     /// The age of its oldest entry that is not settled or not delivered.
     pub(super) behind: Option<Duration>,
+}
+
+/// A partition that no consumer of a group reads, while others are read.
+#[derive(Debug)]
+pub(super) struct Still {
+    pub(super) at: Partition,
+    /// The group on the partition.
+    pub(super) status: GroupStatus,
+    /// The age of the oldest entry that is not settled.
+    pub(super) waits: Duration,
+    /// How long ago a consumer last asked for entries of the partition; `None` where none has.
+    pub(super) idle_for: Option<Duration>,
 }
 
 /// Whether ids of a topic are ahead of the clock.
@@ -84,7 +100,7 @@ pub(super) fn ahead(topic: &Topic, progress: &LogProgress, at: &Circumstances) -
 
 /// Whether entries left the log before a group read them.
 pub(super) fn unread(
-    topic: &Topic,
+    topic: &Partition,
     log: &LogProgress,
     group: &GroupProgress,
     status: &GroupStatus,
@@ -101,7 +117,7 @@ pub(super) fn unread(
         "take MAXLEN and MINID out of the XADD of all producers, and stop jobs that call XTRIM or \
          XDEL: Redstart removes settled entries itself; to clear this finding, stop the group's \
          consumers and run XGROUP SETID <log of {topic}> {name} {} ENTRIESREAD {passed}",
-        group.delivered
+        group.delivered.in_partition(0)
     );
     if !at.forgets_reads {
         let what = format!(
@@ -286,7 +302,13 @@ mod tests {
             let mut status = GroupStatus::new(Group::new("billing").unwrap());
             status.lag = lag;
             let group = group(read, Vec::new());
-            unread(&topic(), &log(id(1), appended), &group, &status, &at())
+            unread(
+                &Partition::of(&topic()),
+                &log(id(1), appended),
+                &group,
+                &status,
+                &at(),
+            )
         };
         assert_eq!(found(Some(30), 3, Some(27)), None, "all were read");
         assert_eq!(found(None, 0, Some(5)), None);
@@ -304,8 +326,14 @@ mod tests {
             forgets_reads: true,
             ..at()
         };
-        let group = group(Some(2), Vec::new());
-        let found = unread(&topic(), &log(id(1), Some(30)), &group, &status, &maybe).unwrap();
+        let mut group = group(Some(2), Vec::new());
+        group.delivered = group.delivered.in_partition(3);
+        let third = Partition::numbered(&topic(), 3);
+        let found = unread(&third, &log(id(1), Some(30)), &group, &status, &maybe).unwrap();
+        // The command names the log of one partition, and an id as that log has it.
+        assert!(found.what.starts_with("orders/3/billing:"), "{found:?}");
+        let command = "XGROUP SETID <log of orders/3> billing 1764000000000-0 ENTRIESREAD 27";
+        assert!(found.advice.contains(command), "{found:?}");
         assert_eq!(found.severity, Severity::Warning);
         assert!(found.why.contains("append-only file"), "{found:?}");
     }
