@@ -27,8 +27,8 @@ pub struct ConsumerInFlight {
     /// Whether it called the store within [`Topics::LIVE_WITHIN`].
     pub live: bool,
     /// Its deliveries in flight, the longest held first. The store lists the oldest hundred of the
-    /// log and of the redelivery stream for a whole group, so there can be fewer than `in_flight`;
-    /// none for a user who may not look.
+    /// log and of the redelivery stream of each partition for a whole group, so there can be fewer than
+    /// `in_flight`; none for a user who may not look.
     pub deliveries: Vec<InFlightDelivery>,
 }
 

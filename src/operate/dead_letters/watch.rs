@@ -129,9 +129,9 @@ mod tests {
     use super::*;
     use crate::adapters::memory::{ManualClock, MemoryStore};
     use crate::container::Container;
-    use crate::domain::{
-        DeadLetter, DeliveryHistory, Reason, Selection, Sweep, Timestamp, TopicSettings,
-    };
+    use crate::domain::{DeadLetter, DeliveryHistory, Reason, Sweep, Timestamp, TopicSettings};
+    use crate::operate::dead_letters::PlannedSweep;
+    use crate::operate::plan::Plan;
     use crate::store::{Partition, Restored, Restoring, StartFrom};
     use crate::wire::dead_letter::encode_record;
 
@@ -231,33 +231,38 @@ mod tests {
         assert_eq!(seen(&mut watch).await, []);
     }
 
-    #[tokio::test]
-    async fn a_copy_has_what_a_purge_removes() {
+    /// A plan of a purge of two dead letters, after which others died: below the newest of the whole
+    /// topic, on partitions with and without older ones.
+    async fn planned() -> (Stage, Plan<PlannedSweep>, [EntryId; 2]) {
         let mut stage = Stage::new().await;
         let old = [stage.die(1).await, stage.die(2).await];
-        let (topic, group) = (stage.at.topic().clone(), stage.at.group.clone());
         let dead = stage.container.dead_letters();
         let sweep = Sweep::purge(DeadLetterFilter::default());
-        let plan = dead.plan(&topic, &group, sweep).await.unwrap();
-        assert_eq!(plan.preview().preview.matching, 2);
-        let all = Selection::Matching(Box::default());
-        let mut export = dead.pages(&topic, &group, &all);
-        let mut exported = Vec::new();
-        while let Some(letters) = export.next().await.unwrap() {
-            exported.extend(letters.iter().map(|letter| letter.id));
-            // Below the watermark of the whole topic, and on a partition that had none.
-            stage.die(0).await;
-        }
-        assert_eq!(exported, old);
+        let plan = dead.plan(stage.at.topic(), &stage.at.group, sweep).await;
+        stage.die(0).await;
+        stage.die(1).await;
+        (stage, plan.unwrap(), old)
+    }
+
+    #[tokio::test]
+    async fn a_copy_has_what_the_plan_saw() {
+        let (stage, plan, old) = planned().await;
         let mut copy = Vec::new();
-        let mut pages = dead.pages_of(plan.preview());
+        let mut pages = stage.container.dead_letters().pages_of(plan.preview());
         while let Some(letters) = pages.next().await.unwrap() {
             copy.extend(letters.iter().map(|letter| letter.id));
         }
         assert_eq!(copy, old);
-        let word = plan.confirmation().map(str::to_owned);
-        let confirmed = plan.confirm(word.as_deref().unwrap_or_default()).unwrap();
-        let report = dead.run(confirmed, &|_| {}).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_purge_removes_what_the_plan_saw() {
+        let (stage, plan, old) = planned().await;
+        let dead = stage.container.dead_letters();
+        let report = dead.run(plan.confirm_unasked(), &|_| {}).await.unwrap();
         assert_eq!(report.progress.taken, 2);
+        let (topic, group) = (stage.at.topic(), &stage.at.group);
+        let left = dead.get(topic, group, &old).await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
     }
 }

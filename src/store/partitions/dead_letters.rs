@@ -6,7 +6,7 @@ use std::collections::btree_map::{BTreeMap, Entry};
 
 use uuid::Uuid;
 
-use super::merge::{after_in, until_in};
+use super::search::range_in;
 use super::{Partitioned, bare, group_at, scatter};
 use crate::domain::{
     BoxFuture, Cause, CountBy, DeadLetterFilter, DeadLetterSummary, EntryId, Error, crc16,
@@ -18,75 +18,6 @@ use crate::store::{
 use crate::wire::Record;
 
 type Summary = (EntryId, DeadLetterSummary);
-
-fn range_in(range: IdRange, number: u16) -> IdRange {
-    IdRange {
-        after: after_in(range.after, number),
-        until: until_in(range.until, number),
-        ..range
-    }
-}
-
-impl Partitioned {
-    async fn search_spread(
-        &self,
-        at: &GroupAt,
-        range: IdRange,
-        filter: &DeadLetterFilter,
-        max: usize,
-    ) -> Result<Found, Error> {
-        let searched = self.each(&at.partition, |store, partition| {
-            let range = range_in(range, partition.number());
-            let group = at.group.clone();
-            let at = GroupAt { partition, group };
-            Box::pin(async move { store.dead_letters().search(&at, range, filter, max).await })
-        });
-        let found = searched.await?.into_iter().map(|(number, mut found)| {
-            found.last = found.last.map(|id| id.in_partition(number));
-            for (id, _) in &mut found.items {
-                *id = id.in_partition(number);
-            }
-            found
-        });
-        Ok(merge_found(found.collect(), range.newest_first, max))
-    }
-}
-
-/// Merges what the partitions found. Nothing follows the place up to which the first unfinished search has
-/// come.
-fn merge_found(parts: Vec<Found>, newest_first: bool, max: usize) -> Found {
-    let is_before = |one: EntryId, other: EntryId| match newest_first {
-        true => one > other,
-        false => one < other,
-    };
-    let nearest = |one: EntryId, other: EntryId| if is_before(one, other) { one } else { other };
-    let unfinished = parts
-        .iter()
-        .filter(|part| part.more)
-        .filter_map(|part| part.last);
-    let end = unfinished.reduce(nearest);
-    let mut all = Found {
-        looked: parts.iter().map(|part| part.looked).sum(),
-        more: end.is_some(),
-        ..Found::default()
-    };
-    let looked = parts.iter().filter_map(|part| part.last);
-    all.last = end.or_else(|| looked.reduce(|a, b| if is_before(a, b) { b } else { a }));
-    all.items = parts.into_iter().flat_map(|part| part.items).collect();
-    all.items.sort_by_key(|(id, _)| *id);
-    if newest_first {
-        all.items.reverse();
-    }
-    if let Some(end) = end {
-        all.items.retain(|(id, _)| !is_before(end, *id));
-    }
-    if all.items.len() > max {
-        all.items.truncate(max);
-        all.more = true;
-        all.last = all.items.last().map(|(id, _)| *id);
-    }
-    all
-}
 
 /// A row of each partition as one. The operation has come as far as on the partition where it is furthest
 /// behind, so that a resumed one misses nothing.

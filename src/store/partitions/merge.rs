@@ -249,7 +249,15 @@ mod tests {
         partitions: u16,
         /// How many items an answer has at most, as if they were heavy.
         most: usize,
-        answers: Mutex<Vec<(u16, usize)>>,
+        cost: Mutex<Cost>,
+    }
+
+    #[derive(Clone, Copy, Debug, Default, PartialEq)]
+    struct Cost {
+        /// How often partitions were asked, one after the other.
+        rounds: usize,
+        asking: usize,
+        items: usize,
     }
 
     impl Lists {
@@ -258,7 +266,7 @@ mod tests {
                 items: items.into_iter().collect(),
                 partitions,
                 most,
-                answers: Mutex::default(),
+                cost: Mutex::default(),
             }
         }
 
@@ -266,16 +274,18 @@ mod tests {
         fn list(&self, number: u16, after: Option<(i64, u8)>, max: usize) -> Vec<Item> {
             let own = self.items.iter().filter(|item| item.1 == number);
             let next = own.filter(|item| after.is_none_or(|after| (item.0, item.2) > after));
-            let page: Vec<Item> = next.take(max.min(self.most)).cloned().collect();
-            self.answers.lock().unwrap().push((number, page.len()));
-            page
+            next.take(max.min(self.most)).cloned().collect()
         }
 
         fn page(&self, after: Option<Item>, max: usize) -> Vec<Item> {
             let topic = Topic::new("orders").unwrap();
             let partitions = (0..self.partitions).map(|number| Partition::numbered(&topic, number));
             let next = |at: Partition, after: Option<Item>, max| -> BoxFuture<'_, _> {
+                let mut cost = self.cost.lock().unwrap();
+                cost.rounds += usize::from(cost.asking == 0);
+                cost.asking += 1;
                 Box::pin(async move {
+                    self.cost.lock().unwrap().asking -= 1;
                     let number = at.number();
                     let after = after.map(|Item(due, partition, item)| {
                         let due = Timestamp::from_millis(due).unwrap();
@@ -286,6 +296,7 @@ mod tests {
                     };
                     let after = after.map(|(due, item)| (due.as_millis(), item));
                     let page = self.list(number, after, max);
+                    self.cost.lock().unwrap().items += page.len();
                     Ok(Portion::page(page, Timestamp::from_millis(0).unwrap()))
                 })
             };
@@ -294,12 +305,9 @@ mod tests {
             page
         }
 
-        /// The number of answers to each partition that was asked most, and the number of items sent.
         fn cost(&self) -> (usize, usize) {
-            let answers = self.answers.lock().unwrap();
-            let of = |number| answers.iter().filter(|one| one.0 == number).count();
-            let rounds = (0..self.partitions).map(of).max();
-            (rounds.unwrap_or(0), answers.iter().map(|one| one.1).sum())
+            let cost = self.cost.lock().unwrap();
+            (cost.rounds, cost.items)
         }
     }
 

@@ -16,6 +16,7 @@ mod log;
 mod merge;
 mod reader;
 mod schedule;
+mod search;
 mod topics;
 
 use std::collections::{BTreeMap, HashMap};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
 use redstart::{
@@ -197,8 +198,12 @@ impl Tail<'_> {
             }
             let max = PAGE.min(self.left);
             let mut entries = Vec::new();
-            for partition in 0..self.after.len() {
-                let page = self.page(partition, max, terminal).await?;
+            for (partition, page) in self
+                .pages_of_all(max, terminal)
+                .await?
+                .into_iter()
+                .enumerate()
+            {
                 if let Some(last) = page.last() {
                     self.after[partition] = Some(last.id);
                     self.has_shown = true;
@@ -215,16 +220,19 @@ impl Tail<'_> {
         Ok(())
     }
 
-    /// Reads one page of a partition.
-    async fn page(
+    /// Reads one page of each partition, all at once.
+    async fn pages_of_all(
         &self,
-        partition: usize,
         max: usize,
         terminal: &mut Terminal<'_>,
-    ) -> Result<Vec<Entry>, Failure> {
-        let (number, after) = (partition as u16, self.after[partition]);
+    ) -> Result<Vec<Vec<Entry>>, Failure> {
         let (topics, topic) = (&self.topics, &self.args.topic);
-        let read = async || topics.entries_of_partition(topic, number, after, max).await;
+        let read = async || {
+            let pages = (0..)
+                .zip(&self.after)
+                .map(|(number, after)| topics.entries_of_partition(topic, number, *after, max));
+            join_all(pages).await.into_iter().collect()
+        };
         self.patiently(read, terminal).await
     }
 
