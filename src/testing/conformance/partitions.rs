@@ -14,7 +14,7 @@ use super::support::{
 use crate::api::{Delivery, Payload};
 use crate::api::{PublishOptions, SubscribeOptions};
 use crate::domain::{
-    DeadLetterFilter, EntryId, Envelope, ErrorKind, Outcome, Retention, ScheduleId,
+    DeadLetterFilter, Durability, EntryId, Envelope, ErrorKind, Outcome, Retention, ScheduleId,
     ScheduleOptions, Sweep, Timestamp, TopicSettings, When,
 };
 use crate::store::{
@@ -309,7 +309,7 @@ pub async fn messages_for_later_are_bounded_by_partition<S: Subject>(subject: &S
     });
     let messages: Vec<NewLater> = messages.collect();
     let put = later
-        .put(stage.partition(), &messages)
+        .put(stage.partition(), Durability::Accepted, &messages)
         .await
         .must("putting");
     for (message, put) in messages.iter().zip(put) {
@@ -555,7 +555,7 @@ pub async fn an_id_names_a_message_in_each_partition<S: Subject>(subject: &S) {
         });
         let messages: Vec<NewLater> = messages.collect();
         for put in later
-            .put(stage.partition(), &messages)
+            .put(stage.partition(), Durability::Accepted, &messages)
             .await
             .must("putting")
         {
@@ -596,7 +596,10 @@ pub async fn an_id_names_a_message_in_each_partition<S: Subject>(subject: &S) {
         .await
         .must("rescheduling");
     assert_eq!(moved.len(), 1);
-    let gone = third.cancel(topic, &[a.clone()]).await.must("cancelling");
+    let gone = third
+        .cancel(topic, std::slice::from_ref(&a))
+        .await
+        .must("cancelling");
     assert_eq!((gone.moved, gone.missing), (vec![a.clone()], vec![]));
     let moved = schedules.reschedule(topic, &a, When::At(dues[1])).await;
     assert_eq!(moved.must("rescheduling"), [dues[1]; 3]);

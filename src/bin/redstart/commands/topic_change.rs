@@ -78,25 +78,6 @@ fn in_words(settings: &TopicSettings) -> String {
     format!("retention {retention}{kept}, backlog limit {limit}{later}, {partitions} partitions")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_name_the_whole_and_the_part() {
-        let one = TopicSettings::default().with_backlog_limit(100);
-        assert_eq!(in_words(&one), "retention settled, backlog limit 100");
-        let many = one.with_partitions(12).with_retention(Retention::Count(8));
-        assert_eq!(
-            in_words(&many),
-            "retention length:8 (1 in each partition), backlog limit 100 (9 messages for later in each \
-             partition), 12 partitions"
-        );
-        let unlimited = TopicSettings::default().with_backlog_limit(u64::MAX);
-        assert!(!in_words(&unlimited.with_partitions(2)).contains("each"));
-    }
-}
-
 pub(super) async fn remove(
     args: &RemoveTopicArgs,
     container: &Container,
@@ -149,5 +130,24 @@ pub(super) fn limit(settings: &TopicSettings) -> String {
     match settings.backlog_limit() {
         u64::MAX => "none".to_owned(),
         limit => limit.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_name_the_whole_and_the_part() {
+        let one = TopicSettings::default().with_backlog_limit(100);
+        assert_eq!(in_words(&one), "retention settled, backlog limit 100");
+        let many = one.with_partitions(12).with_retention(Retention::Count(8));
+        assert_eq!(
+            in_words(&many),
+            "retention length:8 (1 in each partition), backlog limit 100 (9 messages for later in each \
+             partition), 12 partitions"
+        );
+        let unlimited = TopicSettings::default().with_backlog_limit(u64::MAX);
+        assert!(!in_words(&unlimited.with_partitions(2)).contains("each"));
     }
 }
