@@ -3,6 +3,8 @@
 --
 -- A partition belongs to a member until the member gives it up, leaves, or its lease ends. The script
 -- grants a claim only on a partition without an owner, with a token that is greater than every earlier one.
+-- A token is also no smaller than the server's clock in microseconds: where the earlier tokens are lost, as
+-- with a removed group, the next ones are greater still. Numbers are exact below 2^53, until the year 2255.
 -- The first write needs no memory: Redis then refuses none of the others, so members stay members while
 -- the server's memory is full.
 --
@@ -28,7 +30,7 @@ if not redis.call('HGET', KEYS[4], 'owned:' .. ARGV[1]) then
   return {}
 end
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now, micros = time[1] * 1000 + math.floor(time[2] / 1000), time[1] * 1000000 + time[2]
 local me = ARGV[2]
 local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)
 -- Also where nobody has expired: this write needs no memory.
@@ -64,7 +66,7 @@ for at = 5, #ARGV, 3 do
     local token = tonumber(redis.call('HGET', KEYS[3], partition) or '0')
     local above = tonumber(ARGV[at + 2])
     if not owners[partition] or token <= above then
-      local raised = string.format('%.0f', math.max(token, above) + 1)
+      local raised = string.format('%.0f', math.max(token + 1, above + 1, micros))
       redis.call('HSET', KEYS[3], partition, raised)
       owners[partition] = me
       granted[#granted + 1], granted[#granted + 2] = partition, me

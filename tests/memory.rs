@@ -13,6 +13,7 @@ use redstart::{
     envelope::Timestamp,
     kv::{Once, OnceOptions, once_with},
     memory::{Clock as _, ManualClock, MemoryStore},
+    ownership::Ownership,
     ports::BoxFuture,
     topics::{Retention, TopicSettings},
 };
@@ -576,4 +577,31 @@ async fn the_other_placement_is_refused() {
     assert!(together(builder()).await.is_err());
     store.clear();
     together(office()).await.unwrap();
+}
+
+#[tokio::test]
+async fn tokens_grow_over_stores_while_the_clock_goes_on() {
+    let clock = ManualClock::new(Timestamp::from_millis(1_762_957_200_000).unwrap());
+    let mut last = 0;
+    for n in 0..2_u32 {
+        let store = MemoryStore::with_clock(clock.clone());
+        let builder = Container::builder().with_service(group("billing"));
+        let container = builder.with_memory(store).connect().await.unwrap();
+        let (orders, (sender, mut tokens)) = (topic("orders"), mpsc::unbounded_channel());
+        let envelope = Envelope::new("n", &n).unwrap();
+        container.bus().publish(&orders, &envelope).await.unwrap();
+        let handler = move |delivery: Delivery| {
+            let _ = sender.send(delivery.fence().unwrap().token);
+            async { Outcome::Ack }
+        };
+        let options = SubscribeOptions::new().with_ownership(Ownership::new());
+        let bus = container.bus();
+        let made = bus.subscribe_with(&orders, options, handler).await;
+        let _subscription = made.unwrap();
+        let token = next(&mut tokens).await;
+        assert!(token > last, "{token} after {last}");
+        last = token;
+        finish(container).await;
+        clock.advance(HOUR);
+    }
 }

@@ -151,10 +151,10 @@ role! {
         /// Joins the group, or stays in it for the lease. In the same step gives partitions up, and
         /// claims partitions.
         ///
-        /// A claim is granted where the partition has no owner, or an owner whose lease has ended; it
-        /// gets a token that is greater than every earlier one of the partition. A claim on an own
-        /// partition gets a new token where the member's is not above the number it names. Only the
-        /// owner can give a partition up. `by` names partition 0.
+        /// A claim is granted where the partition has no owner, or an owner whose lease has ended. It
+        /// gets a token that is greater than every earlier one of the partition, also those of a group of
+        /// this name that was removed. A claim on an own partition gets a new token where the member's is
+        /// not above the number it names. Only the owner can give a partition up. `by` names partition 0.
         fn attend as Attend(by: &'a Member, attendance: &'a Attendance) -> Roster;
 
         /// Leaves the group, and gives up every partition. `by` names partition 0.

@@ -1,4 +1,4 @@
-//! Owned groups on a server whose memory is full, and beside a hand that deletes entries.
+//! Owned groups on a server whose memory is full, beside a hand that deletes entries, and after a flush.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,4 +104,29 @@ async fn a_failed_message_whose_entry_was_deleted_comes_back_at_the_next_owner()
     .await;
     drained(&first, &orders, &group("billing")).await;
     finish(first).await;
+}
+
+#[tokio::test]
+async fn tokens_grow_over_flushall() {
+    let server = Server::start();
+    let mut last = 0;
+    // Each round is a process of its own, which knows no token of the one before.
+    for n in 0..2 {
+        let container = container(&server).await;
+        let (orders, (sender, mut tokens)) = (topic("orders"), mpsc::unbounded_channel());
+        publish(&container, &orders, n..n + 1).await;
+        let handler = move |delivery: Delivery| {
+            let _ = sender.send(delivery.fence().unwrap().token);
+            async { Outcome::Ack }
+        };
+        let options = SubscribeOptions::new().with_ownership(Ownership::new());
+        let bus = container.bus();
+        let made = bus.subscribe_with(&orders, options, handler).await;
+        let _subscription = made.unwrap();
+        let token = next(&mut tokens).await;
+        assert!(token > last, "{token} after {last}");
+        last = token;
+        finish(container).await;
+        let _: String = server.command(&["FLUSHALL"]);
+    }
 }

@@ -73,7 +73,13 @@ impl Owned {
         self.owners.retain(|_, owner| members.contains_key(owner));
     }
 
-    pub(super) fn attend(&mut self, by: &ConsumerName, attendance: &Attendance) {
+    /// Returns the last token that was given. A new one is greater than `last_token`.
+    pub(super) fn attend(
+        &mut self,
+        by: &ConsumerName,
+        attendance: &Attendance,
+        mut last_token: u64,
+    ) -> u64 {
         let now = Instant::now();
         self.members.insert(by.clone(), now + attendance.lease);
         self.drop_expired(now);
@@ -88,11 +94,13 @@ impl Owned {
                 Some(owner) if owner != by => {}
                 Some(_) if *token > *above => {}
                 _ => {
-                    *token = (*token).max(*above) + 1;
+                    last_token = last_token.max(*above) + 1;
+                    *token = last_token;
                     self.owners.insert(*at, by.clone());
                 }
             }
         }
+        last_token
     }
 
     pub(super) fn roster(&self, now: Instant) -> Roster {

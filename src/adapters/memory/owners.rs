@@ -199,11 +199,17 @@ impl Owners for MemoryAdapter {
         attendance: &'a Attendance,
     ) -> BoxFuture<'a, Result<Roster, Error>> {
         turn(move || {
-            self.owned("attend", &by.at, |group| {
-                let owned = group.owned.get_or_insert_default();
-                owned.attend(&by.consumer, attendance);
-                owned.roster(Instant::now())
-            })
+            // A store of a later process gives greater tokens than this one, too.
+            let floor = self.shared.now().saturating_mul(1000);
+            let attended = self.with(|space| {
+                let last_token = space.last_token.max(floor);
+                let owned = space.group(&by.at)?.owned.as_mut()?;
+                let last_token = owned.attend(&by.consumer, attendance, last_token);
+                let roster = owned.roster(Instant::now());
+                space.last_token = last_token;
+                Some(roster)
+            });
+            attended.ok_or_else(|| gone("attend").on(by.at.to_string()))
         })
     }
 

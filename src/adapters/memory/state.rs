@@ -79,6 +79,8 @@ pub(super) struct Space {
     pub(super) sessions: Sessions,
     /// `None` until a container has set the namespace up.
     pub(super) placement: Option<Placement>,
+    /// The last token of any owner: tokens grow over groups that are removed and created again.
+    pub(super) last_token: u64,
 }
 
 impl Space {

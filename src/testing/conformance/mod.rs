@@ -388,6 +388,7 @@ macro_rules! conformance_concern {
         $crate::conformance_checks!($factory, owned if ownership:
             a_group_is_owned_or_shared_for_ever,
             a_partition_has_one_owner_and_growing_tokens,
+            tokens_grow_over_a_removed_group,
             a_member_that_leaves_owns_nothing,
             only_the_last_owner_moves_the_cursor,
             endings_and_notes_belong_to_the_owner,

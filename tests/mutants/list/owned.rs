@@ -54,6 +54,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         quick: false,
     },
     Mutant {
+        name: "token-without-the-clock",
+        file: "lua/own.lua",
+        before: "math.max(token + 1, above + 1, micros)",
+        after: "math.max(token + 1, above + 1)",
+        breaks: "Tokens go on growing where the server has lost the earlier ones.",
+        target: Target::Test("integration"),
+        test: "owned::tokens_grow_over_flushall",
+        quick: false,
+    },
+    Mutant {
         name: "unanswered-failure-counts-twice",
         file: "src/worker/ownership/partition/mod.rs",
         before: "message.repeats = true;",

@@ -1,10 +1,13 @@
 //! The members of a group, the partitions they own, and their tokens.
 
-use super::support::{LEASE, attendance, owners, owning, up_to};
+use super::support::{LEASE, attendance, owners, owning, token_of, up_to};
 use crate::domain::ErrorKind;
 use crate::store::{Attendance, Cursor, GroupAt, Member, ResetTo, StartFrom};
 use crate::testing::conformance::Subject;
 use crate::testing::conformance::support::{DAY, Must as _, Stage, group};
+
+/// Tokens may go by the store's clock in microseconds.
+const HOUR: u64 = 3_600_000_000;
 
 /// > Creates an owned group on one partition, or finds it: an existing one keeps its cursor. Fails with
 /// > [`Refused`](crate::ErrorKind::Refused) where the group exists and is not owned.
@@ -43,16 +46,16 @@ pub async fn a_group_is_owned_or_shared_for_ever<S: Subject>(subject: &S) {
 
 /// > Joins the group, or stays in it for the lease. In the same step gives partitions up, and claims
 /// > partitions.
-/// > A claim is granted where the partition has no owner, or an owner whose lease has ended; it gets a
-/// > token that is greater than every earlier one of the partition. A claim on an own partition gets a
-/// > new token where the member's is not above the number it names. Only the owner can give a partition
-/// > up. `by` names partition 0.
+/// > A claim is granted where the partition has no owner, or an owner whose lease has ended.
+/// > A claim on an own partition gets a new token where the member's is not above the number it names.
+/// > Only the owner can give a partition up. `by` names partition 0.
 /// > The members and what they own. Changes nothing.
 pub async fn a_partition_has_one_owner_and_growing_tokens<S: Subject>(subject: &S) {
     let stage = Stage::owned(subject).await;
     let (one, two) = (stage.member("one"), stage.member("two"));
     let roster = stage.attend(&one, &attendance(DAY, &[0, 1])).await;
-    assert_eq!(owners(&roster), [(0, "one", 1), (1, "one", 1)]);
+    assert_eq!(owners(&roster), [(0, "one"), (1, "one")]);
+    let (first, other) = (token_of(&roster, 0), token_of(&roster, 1));
     assert_eq!(
         stage.attend(&one, &attendance(DAY, &[0])).await,
         roster,
@@ -62,8 +65,9 @@ pub async fn a_partition_has_one_owner_and_growing_tokens<S: Subject>(subject: &
     let roster = stage.attend(&two, &attendance(LEASE, &[0, 1, 2])).await;
     let names: Vec<&str> = roster.members.iter().map(|name| name.as_str()).collect();
     assert_eq!(names, ["one", "two"]);
-    let all = [(0, "one", 1), (1, "one", 1), (2, "two", 1)];
+    let all = [(0, "one"), (1, "one"), (2, "two")];
     assert_eq!(owners(&roster), all);
+    assert_eq!((token_of(&roster, 0), token_of(&roster, 1)), (first, other));
     assert_eq!(
         stage.owners().roster(&stage.at).await.must("asking"),
         roster
@@ -84,38 +88,69 @@ pub async fn a_partition_has_one_owner_and_growing_tokens<S: Subject>(subject: &
             },
         )
         .await;
-    assert_eq!(owners(&roster), [(1, "one", 1)]);
+    assert_eq!(owners(&roster), [(1, "one")]);
     let roster = stage.attend(&two, &attendance(LEASE, &[0])).await;
-    assert_eq!(owners(&roster), [(0, "two", 2), (1, "one", 1)]);
+    assert_eq!(owners(&roster), [(0, "two"), (1, "one")]);
+    let second = token_of(&roster, 0);
+    assert!(second > first, "{second} after {first}");
 
     // As after a failover that lost tokens.
+    let lost = second + HOUR;
     let above = Attendance {
-        claims: vec![(0, 7)],
+        claims: vec![(0, lost)],
         ..attendance(LEASE, &[])
     };
     let roster = stage.attend(&two, &above).await;
-    assert_eq!(owners(&roster), [(0, "two", 8), (1, "one", 1)]);
+    assert_eq!(owners(&roster), [(0, "two"), (1, "one")]);
+    let third = token_of(&roster, 0);
+    assert!(third > lost, "{third} after {lost}");
 
     // A crash: the lease of `two` ends.
     stage
         .until("the lease to end", async || {
             let roster = stage.attend(&one, &attendance(DAY, &[0])).await;
-            let all = owners(&roster) == [(0, "one", 9), (1, "one", 1)];
-            (all && roster.members.len() == 1).then_some(())
+            let all = owners(&roster) == [(0, "one"), (1, "one")];
+            let tokens = (token_of(&roster, 0), token_of(&roster, 1));
+            (all && roster.members.len() == 1)
+                .then(|| assert!(tokens.0 > third && tokens.1 == other))
         })
         .await;
+}
+
+/// > It gets a token that is greater than every earlier one of the partition, also those of a group of this
+/// > name that was removed.
+pub async fn tokens_grow_over_a_removed_group<S: Subject>(subject: &S) {
+    let stage = Stage::owned(subject).await;
+    let one = stage.member("one");
+    let mut last = 0;
+    for _ in 0..3 {
+        let roster = stage.attend(&one, &attendance(DAY, &[0, 1])).await;
+        let tokens = [0, 1].map(|at| token_of(&roster, at));
+        assert!(
+            tokens.iter().all(|one| *one > last),
+            "{tokens:?} after {last}"
+        );
+        last = tokens.into_iter().fold(last, u64::max);
+        let topics = stage.store.topics();
+        let removal = topics.remove_group(&stage.at, DAY, true).await;
+        assert!(removal.must("removing").must("the group").removed);
+        let made = stage.owners().create(&stage.at, StartFrom::Beginning).await;
+        made.must("creating the group again");
+    }
 }
 
 /// > Leaves the group, and gives up every partition. `by` names partition 0.
 pub async fn a_member_that_leaves_owns_nothing<S: Subject>(subject: &S) {
     let stage = Stage::owned(subject).await;
     let (one, two) = (stage.member("one"), stage.member("two"));
-    stage.attend(&one, &attendance(DAY, &[0, 1])).await;
+    let roster = stage.attend(&one, &attendance(DAY, &[0, 1])).await;
+    let first = token_of(&roster, 0);
     for _ in 0..2 {
         stage.owners().leave(&one).await.must("leaving");
     }
     let roster = stage.attend(&two, &attendance(DAY, &[0])).await;
-    assert_eq!(owners(&roster), [(0, "two", 2)]);
+    assert_eq!(owners(&roster), [(0, "two")]);
+    assert!(token_of(&roster, 0) > first);
     assert_eq!(roster.members, std::slice::from_ref(&two.consumer));
 }
 

@@ -30,11 +30,17 @@ pub(super) fn log(id: EntryId) -> DeliveryId {
     DeliveryId::new(Lane::Log, id)
 }
 
-/// The owner and the token of each partition.
-pub(super) fn owners(roster: &Roster) -> Vec<(u16, &str, u64)> {
+/// The owner of each partition.
+pub(super) fn owners(roster: &Roster) -> Vec<(u16, &str)> {
     let owners = roster.owners.iter();
-    let owners = owners.map(|(at, owner)| (*at, owner.consumer.as_str(), owner.token));
+    let owners = owners.map(|(at, owner)| (*at, owner.consumer.as_str()));
     owners.collect()
+}
+
+/// The token of a partition's owner.
+pub(super) fn token_of(roster: &Roster, partition: u16) -> u64 {
+    let owner = roster.owners.get(&partition);
+    owner.must("an owner of the partition").token
 }
 
 /// A step that settles the log up to an entry.
