@@ -114,11 +114,18 @@ for lane = 1, 2 do
   local at, name = 1 + 4 * lane, lane == 1 and 'log' or 'redo'
   local low = ARGV[at]
   if low ~= '' then
-    local read = tonumber(stored[5 + lane] or '')
     if low ~= stored[3 + lane] then
       local move = {'XGROUP', 'SETID', KEYS[lane], ARGV[1], low}
+      local read = tonumber(stored[5 + lane] or '')
       if read then
-        read = string.format('%.0f', read + ARGV[at + 3])
+        read = read + ARGV[at + 3]
+      else
+        -- After a reset to where counting was dear, the end of the stream is the next place that Redis knows.
+        local stream = named(redis.pcall('XINFO', 'STREAM', KEYS[lane]))
+        read = low == stream['last-generated-id'] and stream['entries-added']
+      end
+      if read then
+        read = string.format('%.0f', read)
         move[6], move[7] = 'ENTRIESREAD', read
         fields[#fields + 1], fields[#fields + 2] = name .. ':read', read
       end

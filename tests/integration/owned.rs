@@ -1,11 +1,15 @@
 //! Owned groups on a server whose memory is full, beside a hand that deletes entries, and after a flush.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Value;
+use redis::{FromRedisValue as _, Value};
+use redstart::envelope::EntryId;
 use redstart::extract::Payload;
 use redstart::ownership::Ownership;
+use redstart::store::{Cursor, GroupAt, Lane, LaneStep, Member, ResetTo, StartFrom, Step, Stepped};
+use redstart::topics::ConsumerName;
 use redstart::{Container, Delivery, Outcome, RetryPolicy, SubscribeOptions, Subscription};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -129,4 +133,54 @@ async fn tokens_grow_over_flushall() {
         finish(container).await;
         let _: String = server.command(&["FLUSHALL"]);
     }
+}
+
+#[tokio::test]
+async fn a_reset_into_a_long_log_is_counted_again_from_the_end_on() {
+    let server = Server::start();
+    let container = container(&server).await;
+    let orders = topic("orders");
+    publish(&container, &orders, 0..10_100).await;
+    let store = container.store();
+    let at = GroupAt::of(&orders, &group("billing"));
+    let (topics, owners) = (store.topics(), store.owners());
+    owners.create(&at, StartFrom::Beginning).await.unwrap();
+    let count = || -> (Option<u64>, Option<u64>) {
+        let groups: Vec<Value> = server.command(&["XINFO", "GROUPS", LOG]);
+        let fields: HashMap<String, Value> = HashMap::from_redis_value(groups[0].clone()).unwrap();
+        let field = |name: &str| Option::from_redis_value(fields[name].clone()).unwrap();
+        (field("entries-read"), field("lag"))
+    };
+    assert_eq!(count(), (Some(0), Some(10_100)));
+    let ids = owners
+        .read(&at, Lane::Log, EntryId::default(), 20_000)
+        .await;
+    let ids: Vec<EntryId> = ids.unwrap().into_iter().map(|(id, _)| id).collect();
+    let reset = topics.reset_group(&at, ResetTo::Entry(ids[50]), Duration::ZERO);
+    assert!(reset.await.unwrap().unwrap().moved);
+    assert_eq!(count(), (None, None), "counting is dear");
+    let by = Member::of(
+        &orders,
+        &group("billing"),
+        ConsumerName::new("one").unwrap(),
+    );
+    owners.take(&by, 7).await.unwrap();
+    for (number, low, known) in [
+        (1, 10_000, (None, None)),
+        (2, 10_099, (Some(10_100), Some(0))),
+    ] {
+        let lane = LaneStep {
+            cursor: Cursor::at(ids[low]),
+            passed: 7,
+        };
+        let step = Step {
+            token: 7,
+            number,
+            lanes: [Some(lane), None],
+            ..Step::default()
+        };
+        assert_eq!(owners.step(&by, &step).await.unwrap(), Stepped::Done);
+        assert_eq!(count(), known, "{low}");
+    }
+    finish(container).await;
 }

@@ -56,13 +56,13 @@ fn cases() -> Vec<Case> {
         "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua": put, &["1", "identity", "", "head", "body"];
         "dead_move_out.lua" on "lib/types.lua": dead_letters, &["op", "requeue", "me", "0", "sums", "1-1", ""];
         "dead_move_out.lua" on "lib/types.lua": dead_letters, &["", "discard", "me", "0", "sums", "1-1", ""];
-        "cursor_step.lua" on "lib/types.lua" and "lib/dead_counts.lua": &[LOG, REDO, CURSOR, "{t}:held", RETRY, BODY, DEAD, BODIES, COUNTS, CAUSES], &["g", "me", "1", "2", "1-1", "1-1", "", "1", "", "", "", "", "reschedule", "log:1-1", "1000", "parcel", ""];
+        "cursor_step.lua" on "lib/types.lua" and "lib/groups.lua" and "lib/dead_counts.lua": &[LOG, REDO, CURSOR, "{t}:held", RETRY, BODY, DEAD, BODIES, COUNTS, CAUSES], &["g", "me", "1", "2", "1-1", "1-1", "", "1", "", "", "", "", "reschedule", "log:1-1", "1000", "parcel", ""];
         "cursor_read.lua": &[CURSOR, "{t}:held"], &["1", "1000"];
         "cursor_take.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, CURSOR, "{t}:held"], &["g", "me", "2"];
         "own.lua" on "lib/types.lua": &[MEMBERS, OWNERS, "{t}:tokens", OWNED], &["g", "heir", "attend", "1000", "claim", "1", "0"];
         "prune_consumers.lua" on "lib/rights.lua": &[LOG, REDO, META], &["g", "0", "", "{t}:session:"];
-        "group_create.lua": &[LOG, REDO, META], &["other", "beginning", "shared"];
-        "group_create.lua": &[LOG, REDO, META], &["other", "next", "owned"];
+        "group_create.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, META], &["other", "beginning", "shared"];
+        "group_create.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, META], &["other", "next", "owned"];
         "group_lease.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, META], &["g", "me", "1"];
         "group_remove.lua" on "lib/groups.lua": &[LOG, REDO, RETRY, "({t}:body)", DEAD], &["g", "0", "force"];
         "group_reset.lua" on "lib/groups.lua": &[LOG, REDO, CURSOR, "{t}:nobody"], &["g", "beginning", "", "0"];

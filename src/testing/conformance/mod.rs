@@ -393,6 +393,7 @@ macro_rules! conformance_concern {
             only_the_last_owner_moves_the_cursor,
             endings_and_notes_belong_to_the_owner,
             entries_are_read_in_their_order_and_kept_until_settled,
+            a_long_lag_is_exact,
             a_reset_moves_the_cursor_of_an_owned_group,
             a_group_with_members_stays,
             progress_is_read_beside_the_owner,

@@ -498,7 +498,10 @@ fn forget() {
 #[test]
 fn group_create() {
     let server = Server::start();
-    let (raw, script) = (&mut server.raw(), script!("group_create.lua"));
+    let (raw, script) = (
+        &mut server.raw(),
+        script!("group_create.lua" on "lib/types.lua" and "lib/groups.lua"),
+    );
     let create = |raw: &mut Connection, args: &[&str]| -> i64 {
         let args = [args, &["shared"]].concat();
         call(raw, &script, &[LOG, REDO, META], &args)

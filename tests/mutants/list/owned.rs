@@ -64,6 +64,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         quick: false,
     },
     Mutant {
+        name: "owned-group-without-a-count",
+        file: "lua/group_create.lua",
+        before: "elseif ARGV[3] == 'owned' then\n    behind",
+        after: "elseif false then\n    behind",
+        breaks: "The lag of an owned group is exact, however long it is.",
+        target: Target::Test("conformance"),
+        test: "redis::owned::a_long_lag_is_exact",
+        quick: false,
+    },
+    Mutant {
         name: "unanswered-failure-counts-twice",
         file: "src/worker/ownership/partition/mod.rs",
         before: "message.repeats = true;",

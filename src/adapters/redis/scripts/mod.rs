@@ -216,12 +216,12 @@ scripts! {
     commit = "commit.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua" and "lib/commits.lua", keys 3, args 8, item 1;
     cursor_commit = "cursor_commit.lua" on "lib/types.lua" and "lib/rights.lua" and "lib/ids.lua" and "lib/bell.lua" and "lib/effects.lua" and "lib/commits.lua", keys 3, args 4, item 1;
     cursor_read = "cursor_read.lua", keys 2, args 2, item 0, reads;
-    cursor_step = "cursor_step.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 10, args 12, item 5;
+    cursor_step = "cursor_step.lua" on "lib/types.lua" and "lib/groups.lua" and "lib/dead_counts.lua", keys 10, args 12, item 5;
     cursor_take = "cursor_take.lua" on "lib/types.lua" and "lib/groups.lua", keys 4, args 3, item 0;
     dead_move_out = "dead_move_out.lua" on "lib/types.lua", keys 5, args 5, item 2;
     dead_restore = "dead_restore.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 5, args 1, item 4;
     dead_subtract = "dead_subtract.lua" on "lib/types.lua" and "lib/dead_counts.lua", keys 3, args 2, item 2;
-    group_create = "group_create.lua", keys 3, args 3, item 0;
+    group_create = "group_create.lua" on "lib/types.lua" and "lib/groups.lua", keys 3, args 3, item 0;
     group_lease = "group_lease.lua" on "lib/types.lua" and "lib/groups.lua", keys 3, args 3, item 0;
     group_remove = "group_remove.lua" on "lib/groups.lua", keys 18, args 3, item 0;
     group_reset = "group_reset.lua" on "lib/groups.lua", keys 4, args 4, item 0;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::support::{attendance, log, up_to};
 use crate::domain::{EntryId, ErrorKind};
 use crate::store::{
-    Attempts, Cursor, GroupAt, Lane, LaneStep, Member, Note, ResetTo, Step, Stepped,
+    Attempts, Cursor, GroupAt, Lane, LaneStep, Member, Note, ResetTo, StartFrom, Step, Stepped,
 };
 use crate::testing::conformance::Subject;
 use crate::testing::conformance::support::{DAY, Must as _, Stage, dead_lettered, group, later};
@@ -207,6 +207,57 @@ pub async fn entries_are_read_in_their_order_and_kept_until_settled<S: Subject>(
     assert_eq!(stage.counts().await, [0, 0, 0, 0]);
     let (cursors, _) = stage.take_cursor(&one, 1).await;
     assert_eq!(cursors, [Cursor::at(ids[299]), Cursor::at(again[0])]);
+}
+
+/// The lag of a long log is exact: of a new group, after a step, and after a reset; from the beginning of a
+/// log that was trimmed, and from its end.
+pub async fn a_long_lag_is_exact<S: Subject>(subject: &S) {
+    let stage = Stage::owned(subject).await;
+    let one = stage.member("one");
+    let ids = stage.append(0..300).await;
+    stage.take_cursor(&one, 1).await;
+    stage.write_step(&one, &up_to(1, 1, ids[299], 300)).await;
+    let topics = stage.store.topics();
+    let trimmed = topics.trim(stage.partition()).await.must("trimming");
+    let left = 300 - trimmed.removed;
+    let late = GroupAt::of(&stage.topic, &group("late"));
+    let made = stage.owners().create(&late, StartFrom::End).await;
+    made.must("creating at the end");
+    let ids = stage.append(300..1_800).await;
+    let early = GroupAt::of(&stage.topic, &group("early"));
+    let made = stage.owners().create(&early, StartFrom::Beginning).await;
+    made.must("creating at the beginning");
+    let lag = async |at: &GroupAt| {
+        let status = stage.store.inspect().status(&at.partition).await;
+        let groups = status.must("asking").must("the topic").groups;
+        let group = groups.into_iter().find(|one| one.group == at.group);
+        group.must("the group").lag
+    };
+    assert_eq!(lag(&late).await, 1_500);
+    assert_eq!(lag(&early).await, left + 1_500);
+    let mut token = 0;
+    let mut settle_ten = async |at: &GroupAt| {
+        token += 10;
+        let by = Member::of(&stage.topic, &at.group, one.consumer.clone());
+        let start = stage.take_cursor(&by, token).await.0[0].low;
+        let read = stage.owners().read(at, Lane::Log, start, 10).await;
+        let (last, _) = read.must("reading").pop().must("ten entries");
+        stage.write_step(&by, &up_to(token, 1, last, 10)).await;
+    };
+    for (at, before) in [(&stage.at, 1_500), (&late, 1_500), (&early, left + 1_500)] {
+        settle_ten(at).await;
+        assert_eq!(lag(at).await, before - 10, "{at}");
+    }
+    for (to, before) in [
+        (ResetTo::Beginning, left + 1_500),
+        (ResetTo::Entry(ids[400]), 1_100),
+    ] {
+        let reset = topics.reset_group(&late, to, Duration::ZERO).await;
+        assert!(reset.must("resetting").must("the group").moved);
+        assert_eq!(lag(&late).await, before, "{to:?}");
+        settle_ten(&late).await;
+        assert_eq!(lag(&late).await, before - 10, "{to:?}");
+    }
 }
 
 /// A reset waits until no member lives, and fences off who has joined since.
