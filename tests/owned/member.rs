@@ -9,21 +9,31 @@ use redstart::{Container, Delivery, Namespace, Outcome, RetryPolicy, SubscribeOp
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::support::worker::{END, Worker, orders};
-use crate::support::{Server, finish, group, topic};
+use crate::support::{finish, group, topic};
 
 pub(crate) const LEASE: Duration = Duration::from_millis(500);
 const ENVIRONMENT: &str = "REDSTART_OWNED_MEMBER";
+
+/// Where members work, and where they note what they do.
+#[derive(Clone, Debug)]
+pub(crate) struct Ground {
+    /// The server of the bus.
+    pub(crate) url: String,
+    pub(crate) namespace: String,
+    /// The server of the history. It does not fail.
+    pub(crate) history: String,
+}
 
 /// Notes an event, unless a later owner of the partition has noted one: what every user of the fence does
 /// with data of their own.
 const NOTE: &str = "
 local fence = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
 if tonumber(ARGV[2]) < fence then
-  redis.call('RPUSH', KEYS[1], 'stale ' .. ARGV[3])
+  redis.call('RPUSH', KEYS[1], 'stale ' .. ARGV[3] .. ' ' .. ARGV[2])
   return 0
 end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-redis.call('RPUSH', KEYS[1], ARGV[3])
+redis.call('RPUSH', KEYS[1], ARGV[3] .. ' ' .. ARGV[2])
 return 1
 ";
 
@@ -33,8 +43,11 @@ fn member_process() {
     let Ok(setting) = std::env::var(ENVIRONMENT) else {
         return;
     };
-    let (url, number) = setting.split_once(' ').unwrap();
-    let (url, number): (String, u32) = (url.to_owned(), number.parse().unwrap());
+    let words: Vec<&str> = setting.split(' ').collect();
+    let [url, namespace, history, number] = words[..] else {
+        panic!("not a member: {setting}");
+    };
+    let number: u32 = number.parse().unwrap();
     let mut orders = orders();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -42,11 +55,11 @@ fn member_process() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let client = redis::Client::open(&url[..]).unwrap();
+        let client = redis::Client::open(history).unwrap();
         let connection = client.get_multiplexed_async_connection().await.unwrap();
         let container = Container::builder()
             .with_redis_url(url)
-            .with_namespace(Namespace::new("shop").unwrap())
+            .with_namespace(Namespace::new(namespace).unwrap())
             .with_service(group("billing"))
             .connect()
             .await
@@ -106,11 +119,16 @@ fn member_process() {
 }
 
 pub(crate) fn start(
-    server: &Server,
+    ground: &Ground,
     number: u32,
     sender: &UnboundedSender<(u32, String)>,
 ) -> Worker {
-    let setting = format!("{} {number}", server.url());
+    let Ground {
+        url,
+        namespace,
+        history,
+    } = ground;
+    let setting = format!("{url} {namespace} {history} {number}");
     let arguments = ["member::member_process", "--exact", "--nocapture"];
     Worker::start(
         &arguments,

@@ -1,6 +1,6 @@
 //! Processes that join, leave, die and stand still on one server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use redis::AsyncCommands as _;
@@ -9,7 +9,7 @@ use redstart::topics::TopicSettings;
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::history::{KEYS, check};
-use crate::member::{LEASE, start};
+use crate::member::{Ground, LEASE, start};
 use crate::support::worker::Worker;
 use crate::support::{Server, container, drained, finish, group, topic, until};
 
@@ -24,6 +24,11 @@ async fn the_messages_of_a_key_keep_their_order_whatever_happens_to_processes() 
     let mut random = fastrand::Rng::with_seed(seed);
     let server = Server::start();
     let container = container(&server).await;
+    let ground = Ground {
+        url: server.url(),
+        namespace: "shop".to_owned(),
+        history: server.url(),
+    };
     let (orders, billing) = (topic("orders"), group("billing"));
     let settings = TopicSettings::default().with_partitions(PARTITIONS);
     container.topics().create(&orders, settings).await.unwrap();
@@ -32,7 +37,7 @@ async fn the_messages_of_a_key_keep_their_order_whatever_happens_to_processes() 
     let mut last = 0;
     let mut join = |members: &mut BTreeMap<u32, Worker>| {
         last += 1;
-        members.insert(last, start(&server, last, &sender));
+        members.insert(last, start(&ground, last, &sender));
     };
     (0..3).for_each(|_| join(&mut members));
     let client = redis::Client::open(server.url()).unwrap();
@@ -93,7 +98,7 @@ async fn the_messages_of_a_key_keep_their_order_whatever_happens_to_processes() 
     members.into_values().for_each(Worker::end);
 
     let history: Vec<String> = connection.lrange("history", 0, -1).await.unwrap();
-    let wrong = check(&history, messages);
+    let wrong = check(&history, messages, &BTreeSet::new());
     let stale = history
         .iter()
         .filter(|one| one.starts_with("stale"))

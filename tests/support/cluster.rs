@@ -122,6 +122,11 @@ impl Cluster {
         self.ids[number].clone()
     }
 
+    /// The first replica that a primary starts with.
+    pub(crate) fn replica(&self, primary: usize) -> usize {
+        primary + self.primaries
+    }
+
     /// The number of the primary that holds a slot, as `by` sees it.
     pub(crate) fn owner(&self, by: usize, slot: u16) -> usize {
         type Row = (u16, u16, (String, u16, String));

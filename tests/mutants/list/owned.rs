@@ -64,6 +64,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         quick: false,
     },
     Mutant {
+        name: "stale-token-forgotten",
+        file: "src/worker/ownership/membership.rs",
+        before: "self.taken.insert(number, other.max(token));\n                self.attendance.claims.push((number, other));",
+        after: "self.attendance.claims.push((number, other.min(token)));",
+        breaks: "A member continues above a token that a failover has lost.",
+        target: Target::Test("owned"),
+        test: "failover::the_order_of_keys_outlasts_primaries_of_a_cluster",
+        quick: false,
+    },
+    Mutant {
         name: "owned-group-without-a-count",
         file: "lua/group_create.lua",
         before: "elseif ARGV[3] == 'owned' then\n    behind",
