@@ -119,7 +119,7 @@ pub(crate) fn check(history: &[String], messages: u32, unsure: &BTreeSet<u32>) -
             }
             what => {
                 let open = key.open.take();
-                if !open.is_some_and(|open| (open.n, open.token) == (n, token)) {
+                if open.is_none_or(|open| (open.n, open.token) != (n, token)) {
                     wrong.push(format!("{event}: {open:?} is under way"));
                 }
                 if what == "fail" {
@@ -130,10 +130,11 @@ pub(crate) fn check(history: &[String], messages: u32, unsure: &BTreeSet<u32>) -
                 if let Some(skipped) = skipped.find(|one| !unsure.contains(one)) {
                     wrong.push(format!("{event}: {skipped} comes first"));
                 }
-                if let Some(last) = key.last.filter(|last| n < last.n) {
-                    if !is_forgotten(&last) || !key.ended.contains(&n) {
-                        wrong.push(format!("{event}: {last:?} has ended"));
-                    }
+                let later = key.last.filter(|last| n < last.n);
+                if let Some(last) = later
+                    && (!is_forgotten(&last) || !key.ended.contains(&n))
+                {
+                    wrong.push(format!("{event}: {last:?} has ended"));
                 }
                 key.ended.insert(n);
                 key.last = Some(this);

@@ -135,6 +135,7 @@ macro_rules! conformance_concern {
     (durability, $factory:ident) => {
         $crate::conformance_checks!($factory, durability if append_once:
             a_level_is_given_or_refused_before_anything_is_appended,
+            a_message_for_later_has_a_level,
             durable_messages_keep_their_order_and_repeats_are_known,
         );
     };
@@ -261,7 +262,6 @@ macro_rules! conformance_concern {
     };
     (schedules, $factory:ident) => {
         $crate::conformance_checks!($factory, schedules if later:
-            a_message_for_later_has_a_level,
             an_id_names_one_message,
             messages_for_later_are_bounded,
             due_messages_go_to_the_log_in_their_order,

@@ -16,8 +16,6 @@ use crate::schedules::ScheduleOptions;
 use crate::store::{Bell, Fields, LaterEntry, LaterPut, NewLater, Opening, Promoted, Ring};
 use crate::topics::Reading;
 
-pub use super::durability::a_message_for_later_has_a_level;
-
 fn id(text: &str) -> ScheduleId {
     ScheduleId::new(text).must("an id")
 }
