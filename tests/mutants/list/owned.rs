@@ -125,7 +125,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "key-before-its-acknowledgement",
-        file: "src/worker/ownership/partition/state.rs",
+        file: "src/worker/ownership/partition/step.rs",
         before: "self.ended.push((id, key));",
         after: "self.lines.end(id, Some(&key));",
         breaks: "The next message of a key begins when the store has the end of the one before.",
@@ -140,7 +140,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         after: "",
         breaks: "A failed message goes on from its note where something deleted its entry.",
         target: Target::Lib,
-        test: "worker::ownership::partition::state::tests::what_is_noted_of_deleted_entries_goes_on_from_the_notes_or_is_forgotten",
+        test: "worker::ownership::partition::step::tests::what_is_noted_of_deleted_entries_goes_on_from_the_notes_or_is_forgotten",
         quick: false,
     },
     Mutant {
@@ -165,7 +165,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "mark-left-behind",
-        file: "src/worker/ownership/partition/state.rs",
+        file: "src/worker/ownership/partition/step.rs",
         before: "step.forgets.push(id);\n            }",
         after: "}",
         breaks: "A delivery that is given back before it began leaves no mark.",

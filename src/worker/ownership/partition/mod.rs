@@ -1,6 +1,7 @@
 //! One partition that this process owns: what was read and not settled, and the steps to the store.
 
 mod state;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -11,8 +12,9 @@ use std::time::Duration;
 use futures_util::future::join;
 use tokio::time::Instant;
 
-use self::state::{Change, LANES, State, place};
+use self::state::{LANES, State, place};
 pub(crate) use self::state::{MOST_BYTES, MOST_ENTRIES};
+use self::step::Change;
 use crate::api::ownership::Tenure;
 use crate::domain::{Cursor, EntryId, Error, ErrorKind, describe};
 use crate::store::{
