@@ -14,7 +14,8 @@
 -- ARGV[3]  its lag, as XINFO tells, or ''
 --
 -- Returns {lag, in flight, scheduled retries and unread redeliveries, dead letters, 1 for an owned group
--- and 0 for a shared one}, or an empty list when there is no such group. Above a thousand entries or 256 KiB the lag is an upper bound.
+-- and 0 for a shared one}, or an empty list when there is no such group. Above a thousand entries or 256 KiB
+-- the lag is an upper bound.
 local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1])
 if pending.err then
   if string.sub(pending.err, 1, 7) == 'NOGROUP' then

@@ -108,7 +108,7 @@ fn messages_are_put_once_within_the_limit() {
         [
             due("new"),
             due("new"),
-            "full".into(),
+            "full 2 1".into(),
             due("kept"),
             due("replaced")
         ]

@@ -516,7 +516,7 @@ fn group_create() {
     let _: String = run(raw, &format!("XADD {LOG} 5-1 json 5"));
     let status = script!("group_status.lua" on "lib/groups.lua");
     for (group, last, lag) in [("early", "0-0", 5), ("all", "0-0", 5), ("late", "4-1", 1)] {
-        let keys = [LOG, REDO, RETRY, DEAD];
+        let keys = [LOG, REDO, RETRY, DEAD, META];
         let counts: Vec<u64> = call(raw, &status, &keys, &[group, last, ""]);
         assert_eq!(counts[0], lag, "{group}");
     }
@@ -557,14 +557,14 @@ fn group_status() {
         &mut server.raw(),
         script!("group_status.lua" on "lib/groups.lua"),
     );
-    let keys = [LOG, REDO, RETRY, DEAD];
+    let keys = [LOG, REDO, RETRY, DEAD, META];
     let look = |raw: &mut Connection, group| -> Vec<u64> {
         call(raw, &script, &keys, &[group, "3-1", "1"])
     };
     assert!(look(raw, "g").is_empty(), "no topic");
     lanes(raw);
     assert!(look(raw, "none").is_empty(), "no such group");
-    assert_eq!(look(raw, "g"), [1, 3, 0, 0]);
+    assert_eq!(look(raw, "g"), [1, 3, 0, 0, 0]);
     let _: Value = run(raw, &format!("XADD {REDO} 9-1 parcel p"));
     let _: Value = run(raw, &format!("XADD {REDO} 9-2 parcel p"));
     let _: Value = run(
@@ -573,7 +573,9 @@ fn group_status() {
     );
     let _: u64 = run(raw, &format!("ZADD {RETRY} 1 log:x"));
     let _: String = run(raw, &format!("XADD {DEAD} * record r"));
-    assert_eq!(look(raw, "g"), [1, 4, 2, 1]);
+    assert_eq!(look(raw, "g"), [1, 4, 2, 1, 0]);
+    let _: u64 = run(raw, &format!("HSET {META} owned:g 1"));
+    assert_eq!(look(raw, "g"), [1, 4, 2, 1, 1], "it is owned");
 }
 
 #[test]
