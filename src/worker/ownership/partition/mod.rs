@@ -279,7 +279,7 @@ impl OwnedPartition {
             let reads = {
                 let (mut state, now) = (self.state(), Instant::now());
                 state.wake(now);
-                let has_read_all = rings.is_some() && state.looks.read_all == rings;
+                let has_read_all = state.looks.has_read_all(rings, now);
                 if has_read_all || state.closing.is_some() || state.lines.ready() >= max {
                     return Ok(());
                 }
@@ -325,7 +325,7 @@ impl OwnedPartition {
                 }
             }
             if !is_full {
-                state.looks.read_all = rings;
+                state.looks.note_read_all(rings, Instant::now());
                 return Ok(());
             }
             // The messages read may all wait behind others of their keys.

@@ -18,6 +18,10 @@ pub(crate) const MOST_ENTRIES: usize = 1024;
 const LONGEST: usize = 32 * 1024;
 /// The same in bytes, of the whole partition.
 pub(crate) const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// The most entries of the first read, which cannot know how heavy they are.
+const FIRST: usize = 16;
+/// How often an owner looks although nothing has rung.
+const LOOK_EVERY: Duration = Duration::from_secs(50);
 
 pub(super) const LANES: [Lane; 2] = [Lane::Log, Lane::Redelivery];
 
@@ -58,6 +62,8 @@ pub(super) struct State {
     pub(super) handed_out: [EntryId; 2],
     pub(super) ahead: usize,
     pub(super) bytes: usize,
+    /// How many bytes an entry has, by the last reads; 0 before the first.
+    average: usize,
     pub(super) out: usize,
     /// Since when nothing more is handed out, because another process gets the partition.
     pub(super) closing: Option<Instant>,
@@ -75,9 +81,26 @@ pub(super) struct Looks {
     pub(super) read_redeliveries: Option<u64>,
     /// When to look at the redelivery stream while no bell rings for it.
     pub(super) redeliveries_at: Option<Instant>,
+    /// When the next read looks at everything, because a ring may be lost.
+    again_at: Option<Instant>,
 }
 
 impl Looks {
+    /// Notes the rings before a read that found all entries.
+    pub(super) fn note_read_all(&mut self, rings: Option<u64>, now: Instant) {
+        self.read_all = rings;
+        self.again_at
+            .get_or_insert_with(|| now + LOOK_EVERY.mul_f64(0.75 + fastrand::f64() / 4.0));
+    }
+
+    /// Whether nothing has come since a read that found all entries.
+    pub(super) fn has_read_all(&mut self, rings: Option<u64>, now: Instant) -> bool {
+        if self.again_at.take_if(|at| now >= *at).is_some() {
+            (self.read_all, self.read_redeliveries) = (None, None);
+        }
+        rings.is_some() && self.read_all == rings
+    }
+
     /// Whether the redelivery stream may have more entries.
     pub(super) fn may_have_redeliveries(&self, rings: Option<u64>, now: Instant) -> bool {
         match rings {
@@ -205,14 +228,24 @@ impl State {
         }
     }
 
+    /// How many entries of a lane the next read may bring, if they are as heavy as those before.
     pub(super) fn free_entries(&self, lane: Lane) -> usize {
-        match self.bytes < MOST_BYTES {
-            true => {
-                let window = &self.windows[place(lane)];
-                let room = MOST_ENTRIES.saturating_sub(window.unsettled());
-                room.min(LONGEST.saturating_sub(window.len()))
-            }
-            false => 0,
+        let free = MOST_BYTES.saturating_sub(self.bytes);
+        if free == 0 {
+            return 0;
+        }
+        let window = &self.windows[place(lane)];
+        let room = MOST_ENTRIES.saturating_sub(window.unsettled());
+        let room = room.min(LONGEST.saturating_sub(window.len()));
+        room.min(free.checked_div(self.average).unwrap_or(FIRST).max(1))
+    }
+
+    /// Follows larger entries at once and smaller ones slowly.
+    fn note_weight(&mut self, entries: &[(EntryId, Fields)]) {
+        let total: usize = entries.iter().map(|(_, fields)| weight(fields)).sum();
+        if let Some(mean) = total.checked_div(entries.len()) {
+            let slowly = self.average - self.average.saturating_sub(mean) / 4;
+            self.average = mean.max(slowly).max(1);
         }
     }
 
@@ -224,6 +257,7 @@ impl State {
         entries: Vec<(EntryId, Fields)>,
         is_all: bool,
     ) {
+        self.note_weight(&entries);
         for (id, fields) in entries {
             self.enter_missing(by, lane, |noted| noted < id);
             self.enter(by, lane, id, fields);
@@ -343,4 +377,51 @@ fn key_of(
         rules.decoder.decode(topic, id.id, fields).envelope
     };
     envelope.ok()?.key.map(String::into_boxed_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Decoder;
+    use crate::worker::fixture::member;
+
+    #[test]
+    fn a_read_brings_no_more_bytes_than_there_is_room_for() {
+        let rules = Rules {
+            decoder: Decoder::default(),
+            lets_pass: false,
+            marks_attempts: false,
+            ahead: 1,
+            pause: Duration::from_secs(60),
+        };
+        let member = member();
+        let by = (&member, &rules);
+        let mut state = State::new(by, <[Cursor; 2]>::default(), Vec::new(), Vec::new());
+        assert_eq!(state.free_entries(Lane::Log), FIRST);
+        let heavy = |n: u64| {
+            let value = Bytes::from(vec![b'x'; 1024 * 1024]);
+            let field = (Bytes::from_static(b"json"), value);
+            (EntryId::new(n, 0), vec![field])
+        };
+        state.enter_all(by, Lane::Log, vec![heavy(1), heavy(2)], false);
+        assert_eq!(state.free_entries(Lane::Log), 5);
+        state.enter_all(by, Lane::Log, (3..=7).map(heavy).collect(), false);
+        assert_eq!(state.free_entries(Lane::Log), 1, "one fits at least");
+        state.enter_all(by, Lane::Log, vec![heavy(8)], false);
+        assert_eq!(state.free_entries(Lane::Log), 0);
+    }
+
+    #[test]
+    fn an_owner_looks_though_no_ring_came() {
+        let (mut looks, now) = (Looks::default(), Instant::now());
+        assert!(!looks.has_read_all(Some(3), now));
+        looks.note_read_all(Some(3), now);
+        looks.read_redeliveries = Some(3);
+        assert!(looks.has_read_all(Some(3), now));
+        assert!(!looks.has_read_all(Some(4), now));
+        assert!(!looks.may_have_redeliveries(Some(3), now));
+        let later = now + LOOK_EVERY;
+        assert!(!looks.has_read_all(Some(3), later));
+        assert!(looks.may_have_redeliveries(Some(3), later));
+    }
 }
