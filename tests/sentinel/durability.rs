@@ -157,6 +157,12 @@ async fn a_message_for_later_has_the_level_of_its_bus_and_of_its_call() {
     schedule(&envelope(1), by_bus.clone()).await.unwrap();
     let replica = watched.servers[1].pid();
     signal(replica, "STOP");
+    let third = envelope(3);
+    schedule(&third, by_call.clone()).await.unwrap();
+    // One that stays as it is must be as durable, though nothing changes.
+    let error = schedule(&third, by_bus.clone().keep_existing()).await;
+    let error = error.expect_err("the replica does not have it");
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
     let error = schedule(&envelope(2), by_bus.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
     let told = error.to_string();
@@ -164,12 +170,6 @@ async fn a_message_for_later_has_the_level_of_its_bus_and_of_its_call() {
         told.contains("0 of 1 replicas had it after 100ms"),
         "{told}"
     );
-    let third = envelope(3);
-    schedule(&third, by_call.clone()).await.unwrap();
-    // One that stays as it is must be as durable, though nothing changes.
-    let error = schedule(&third, by_bus.clone().keep_existing()).await;
-    let error = error.expect_err("the replica does not have it");
-    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
     signal(replica, "CONT");
     let kept = until("the replica", async || {
         schedule(&third, by_bus.clone().keep_existing()).await.ok()
