@@ -89,9 +89,10 @@ async fn an_owned_group_is_shown_with_its_owners_and_the_keys_that_wait() {
     assert_eq!(partitions.len(), 3);
     for (number, one) in partitions.iter().enumerate() {
         assert_eq!(
-            (&one["partition"], &one["owner"], &one["token"]),
-            (&json!(number), &member, &json!(1))
+            (&one["partition"], &one["owner"]),
+            (&json!(number), &member)
         );
+        assert!(one["token"].as_u64() > Some(0), "{one}");
     }
     let waits = partitions.iter().find(|one| one["heldBack"] == 1).unwrap();
     let message = &waits["oldest"][0];
@@ -126,7 +127,7 @@ async fn an_owned_group_is_shown_with_its_owners_and_the_keys_that_wait() {
     assert!(
         listed
             .iter()
-            .all(|one| one["owner"] == member && one["token"] == 1),
+            .all(|one| one["owner"] == member && one["token"].as_u64() > Some(0)),
         "{listed:?}"
     );
     let waits = listed.iter().map(|one| one["heldBack"].as_u64().unwrap());
