@@ -280,7 +280,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A batch that failed comes back in halves.",
         target: Target::Lib,
         test: "worker::handle::batch::tests::a_failed_batch_comes_back_in_halves_and_each_message_has_its_last_attempt_alone",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "last-attempt-in-a-batch",

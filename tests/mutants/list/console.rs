@@ -63,7 +63,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A sweep takes no dead letter that its preview did not show.",
         target: CONSOLE,
         test: "act::all_that_match_are_redriven_up_to_the_preview_in_memory",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "console-count-not-compared",

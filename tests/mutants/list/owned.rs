@@ -191,6 +191,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "One message of a key is under way at a time.",
         target: Target::Lib,
         test: "domain::ownership::lines::tests::one_message_of_a_key_has_its_turn_and_the_others_wait",
-        quick: true,
+        quick: false,
     },
 ];
