@@ -75,7 +75,7 @@ impl Ownership {
 
 /// What tells the writes of a partition's owner from those of an earlier one.
 ///
-/// Each new owner of a partition has a greater token, which is no smaller than the store's clock in
+/// Each new owner of a partition has a greater token. A token is at least the time of the store's clock in
 /// microseconds. Keep the greatest token that has written beside your own data, one for each topic, group
 /// and partition, and refuse a write with a smaller one: a process that was suspended and comes back can
 /// then change nothing.

@@ -171,8 +171,8 @@ role! {
 
         /// How far the owners of a partition have come, and which failed messages keep their places there:
         /// 4,096 at most, the oldest `max` of them with their content, fewer where they are heavy. Changes
-        /// nothing, and the token that holds goes on to hold. Where no member has taken the cursor, and where
-        /// there is no such group, it has none.
+        /// nothing, and the owner keeps its token. Returns no cursor if no member has taken it, or if the
+        /// group does not exist.
         fn progress as Progress(at: &'a GroupAt, max: usize) -> OwnedProgress;
 
         /// Up to `max` entries of a lane after an id, in their order. Checks no token.

@@ -80,8 +80,8 @@ impl<T: Listed> Ahead<T> {
 /// where they are heavy and at the end. Returns the latest time of an answer, too.
 ///
 /// Asks the partitions all at once, each for little more than its share. Where that does not do, it asks
-/// again, for twice as many. `next` gives up to so many items of a partition after a place, which may be
-/// that of an item of another partition.
+/// again, for twice as many. `next` gives at most that number of items of a partition after a place. The
+/// place may be that of an item of another partition.
 pub(super) async fn merged<'a, T: Listed>(
     partitions: Vec<Partition>,
     after: Option<T::Place>,

@@ -1,4 +1,4 @@
-//! Order by key: what waits for what.
+//! Order by key: which messages wait for others.
 
 use super::support::{FOUR, LEASE, of_keys, owning};
 use crate::api::Ownership;

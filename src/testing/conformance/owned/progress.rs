@@ -22,8 +22,7 @@ impl<S: Subject> Stage<'_, S> {
 
 /// > How far the owners of a partition have come, and which failed messages keep their places there: 4,096
 /// > at most, the oldest `max` of them with their content, fewer where they are heavy. Changes nothing, and
-/// > the token that holds goes on to hold. Where no member has taken the cursor, and where there is no such
-/// > group, it has none.
+/// > the owner keeps its token. Returns no cursor if no member has taken it, or if the group does not exist.
 pub async fn progress_is_read_beside_the_owner<S: Subject>(subject: &S) {
     let stage = Stage::owned(subject).await;
     let ids = stage.append(0..5).await;

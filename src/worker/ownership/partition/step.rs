@@ -97,8 +97,8 @@ impl State {
         change.begun.retain(|(id, _)| is_out(id));
     }
 
-    /// Adds to a change what is to be written anyway: acknowledgements, and the leave to begin for the
-    /// next hand-out, so that a hand-out needs no step of its own.
+    /// Adds the waiting acknowledgements to a change, and lets the messages of the next hand-out begin, so
+    /// that a hand-out needs no step of its own.
     pub(super) fn gather(&mut self, change: &mut Change) {
         let settles = self.unwritten > 0 || !change.ends.is_empty();
         if settles && !change.lower {
