@@ -6,7 +6,7 @@ use std::time::Duration;
 use redstart::SubscribeOptions;
 
 use crate::proxy::through_proxy;
-use crate::support::{Server, container, finish, topic};
+use crate::support::{Server, container, finish, topic, until};
 use crate::{ALONE, MESSAGES, allocations, assert_each, handle_all, handle_all_with, publish};
 
 #[tokio::test]
@@ -28,11 +28,20 @@ async fn a_published_message_is_one_command() {
 #[tokio::test]
 async fn a_consumed_message_is_a_small_part_of_a_command() {
     let _alone = ALONE.lock().await;
-    let (_server, proxy, container) = through_proxy().await;
+    let (server, proxy, container) = through_proxy().await;
     let orders = topic("orders");
     publish(&container, &orders, MESSAGES).await;
     let before = proxy.seen();
     let subscription = handle_all(&container, &orders, MESSAGES, 0).await;
+    // A subscription that ends extends the leases of what is not acknowledged yet. How much that is
+    // depends on the machine, so this one ends after its last acknowledgement.
+    until("all messages to be acknowledged", async || {
+        let entries = "{shop:orders}:log";
+        let pending: redis::Value = server.command(&["XPENDING", entries, "billing"]);
+        matches!(pending, redis::Value::Array(parts) if parts[0] == redis::Value::Int(0))
+            .then_some(())
+    })
+    .await;
     let _ = subscription.unsubscribe(crate::support::PATIENCE).await;
     let spent = proxy.seen() - before;
     println!("{spent:?}");
@@ -40,7 +49,7 @@ async fn a_consumed_message_is_a_small_part_of_a_command() {
     assert_each("acknowledgements", spent.of("XACK"), 0.02);
     assert_each("commands", spent.commands(), 0.03);
     // Its id in an XACK, and its part of everything else.
-    assert_each("bytes", spent.bytes, 32.0);
+    assert_each("bytes", spent.bytes, 27.0);
     finish(container).await;
 }
 

@@ -15,6 +15,7 @@ use crate::support::{Server, builder};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     counts: BTreeMap<String, u64>,
+    /// The bytes of all commands but `SCRIPT`: a script is loaded once for each server.
     pub(crate) bytes: u64,
 }
 
@@ -80,8 +81,7 @@ impl Proxy {
                 thread::spawn(move || {
                     pass_on(client, server, move |bytes| {
                         let mut seen = seen.lock().unwrap();
-                        seen.bytes += bytes.len() as u64;
-                        commands.read(bytes, &mut seen.counts);
+                        commands.read(bytes, &mut seen);
                     });
                 });
             }
@@ -118,11 +118,14 @@ struct Commands {
 }
 
 impl Commands {
-    fn read(&mut self, bytes: &[u8], counts: &mut BTreeMap<String, u64>) {
+    fn read(&mut self, bytes: &[u8], seen: &mut Seen) {
         self.rest.extend_from_slice(bytes);
         let mut at = 0;
         while let Some((name, length)) = command(&self.rest[at..]) {
-            *counts.entry(name).or_default() += 1;
+            if name != "SCRIPT" {
+                seen.bytes += length as u64;
+            }
+            *seen.counts.entry(name).or_default() += 1;
             at += length;
         }
         self.rest.drain(..at);
