@@ -1,5 +1,5 @@
 -- Keeps a member of an owned group for another lease, gives partitions up, and grants claims; or lets the
--- member leave.
+-- member leave. A member that departs is about to leave: the others share the partitions without it.
 --
 -- A partition belongs to a member until the member gives it up, leaves, or its lease ends. The script
 -- grants a claim only on a partition without an owner, with a token that is greater than every earlier one.
@@ -9,19 +9,21 @@
 -- the server's memory is full.
 --
 -- KEYS[1]  the members by the end of their lease in milliseconds, a sorted set or absent
--- KEYS[2]  the owners by partition, a hash or absent; its field `changes` counts joins and departures
+-- KEYS[2]  the owners by partition, a hash or absent; its field `changes` counts joins and departures, and it
+--          has a field `leaving:` with the name of each member that departs
 -- KEYS[3]  the last token of each partition, a hash or absent
 -- KEYS[4]  the topic's settings, a hash
 -- ARGV[1]  the group
 -- ARGV[2]  the member
--- ARGV[3]  'attend' or 'leave'
+-- ARGV[3]  'attend', 'depart' or 'leave'
 -- ARGV[4]  the lease in milliseconds
 -- then for each partition:
 -- ITEM[1]  'give' or 'claim'
 -- ITEM[2]  the partition's number
 -- ITEM[3]  claim: the number that the token must exceed; give: ''
 --
--- Returns {members, {partition, owner, token, …}}, or an empty list when there is no such group.
+-- Returns {members that are not about to leave, {partition, owner, token, …}}, or an empty list when there is
+-- no such group.
 local wrong = check_types({'zset', 'hash', 'hash', 'hash'})
 if wrong then
   return wrong
@@ -36,7 +38,7 @@ local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)
 -- Also where nobody has expired: this write needs no memory.
 expired[#expired + 1] = ARGV[3] == 'leave' and me or ''
 local changed = redis.call('ZREM', KEYS[1], unpack(expired)) > 0
-if ARGV[3] == 'attend' then
+if ARGV[3] ~= 'leave' then
   -- A member that is late keeps what it owns, if no other call has come first.
   changed = redis.call('ZADD', KEYS[1], now + ARGV[4], me) == 1 or changed
 end
@@ -45,18 +47,15 @@ local lives, members = {}, redis.call('ZRANGE', KEYS[1], 0, -1)
 for _, name in ipairs(members) do
   lives[name] = true
 end
-local owners, flat = {}, redis.call('HGETALL', KEYS[2])
-local free = {}
-for at = 1, #flat, 2 do
-  if flat[at] ~= 'changes' then
-    if lives[flat[at + 1]] then
-      owners[flat[at]] = flat[at + 1]
-    else
-      free[#free + 1] = flat[at]
-    end
-  end
-end
+local owners, leaving, free = read_owners(redis.call('HGETALL', KEYS[2]), lives)
 local granted = {}
+local leaves = ARGV[3] == 'depart'
+if leaves and not leaving[me] then
+  granted[1], granted[2] = 'leaving:' .. me, 1
+elseif leaving[me] and not leaves then
+  free[#free + 1] = 'leaving:' .. me
+end
+leaving[me] = leaves
 for at = 5, #ARGV, 3 do
   local action, partition = ARGV[at], ARGV[at + 1]
   if action == 'give' and owners[partition] == me then
@@ -84,9 +83,4 @@ if changed then
   redis.call('HINCRBY', KEYS[2], 'changes', 1)
 end
 
-local owned = {}
-for partition, owner in pairs(owners) do
-  owned[#owned + 1], owned[#owned + 2] = partition, owner
-  owned[#owned + 1] = redis.call('HGET', KEYS[3], partition) or '0'
-end
-return {members, owned}
+return roster_of(members, owners, leaving)

@@ -6,7 +6,8 @@
 -- KEYS[4]  the topic's settings, a hash
 -- ARGV[1]  the group
 --
--- Returns {members, {partition, owner, token, …}}, or an empty list when there is no such group.
+-- Returns {members that are not about to leave, {partition, owner, token, …}}, or an empty list when there is
+-- no such group.
 if not redis.call('HGET', KEYS[4], 'owned:' .. ARGV[1]) then
   return {}
 end
@@ -16,11 +17,5 @@ local lives, members = {}, redis.call('ZRANGE', KEYS[1], '(' .. string.format('%
 for _, name in ipairs(members) do
   lives[name] = true
 end
-local owned, flat = {}, redis.call('HGETALL', KEYS[2])
-for at = 1, #flat, 2 do
-  if flat[at] ~= 'changes' and lives[flat[at + 1]] then
-    owned[#owned + 1], owned[#owned + 2] = flat[at], flat[at + 1]
-    owned[#owned + 1] = redis.call('HGET', KEYS[3], flat[at]) or '0'
-  end
-end
-return {members, owned}
+local owners, leaving = read_owners(redis.call('HGETALL', KEYS[2]), lives)
+return roster_of(members, owners, leaving)

@@ -70,7 +70,7 @@ pub use native::{NativeCommand, NativeCommands};
 pub use outcome::Outcome;
 pub(crate) use outcome::describe;
 pub use ownership::Cursor;
-pub(crate) use ownership::{Lines, Window, plan};
+pub(crate) use ownership::{Lines, Plan, Window, plan};
 pub(crate) use panic::{discard, panic_text, panic_text_of};
 pub(crate) use patch::{Patch, pretty};
 pub(crate) use payload::Portable;

@@ -25,6 +25,8 @@ use crate::wire::Fields;
 pub struct Attendance {
     /// How long it is a member without another call.
     pub lease: Duration,
+    /// It is about to leave: the others share the partitions without it.
+    pub leaving: bool,
     /// Partitions that it gives up.
     pub gives: Vec<u16>,
     /// Partitions that it claims, each with a token that its own must exceed: 0, or the one that
@@ -44,7 +46,7 @@ pub struct Owner {
 /// The members of a group, and what they own.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Roster {
-    /// By name.
+    /// By name, without those that are about to leave.
     pub members: Vec<ConsumerName>,
     /// The owners, by partition. A partition without one is missing.
     pub owners: BTreeMap<u16, Owner>,
@@ -154,7 +156,8 @@ role! {
         /// A claim is granted where the partition has no owner, or an owner whose lease has ended. It
         /// gets a token that is greater than every earlier one of the partition, also those of a group of
         /// this name that was removed. A claim on an own partition gets a new token where the member's is
-        /// not above the number it names. Only the owner can give a partition up. `by` names partition 0.
+        /// not above the number it names. Only the owner can give a partition up. A member that is about to
+        /// leave owns what it has not given up. `by` names partition 0.
         fn attend as Attend(by: &'a Member, attendance: &'a Attendance) -> Roster;
 
         /// Leaves the group, and gives up every partition. `by` names partition 0.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -83,6 +83,8 @@ pub(crate) struct Core {
     pub(crate) weight: Weight,
     /// Set in an owned group.
     pub(crate) owned: Option<Arc<OwnedGroup>>,
+    /// How many deliveries of an owned group were put back since the subscription stopped.
+    pub(crate) put_back: AtomicU64,
 }
 
 /// Counts settled deliveries. The settlers count, the janitor compares.
@@ -205,6 +207,7 @@ impl Core {
             pressure: Pressure::default(),
             weight: Weight::default(),
             owned: None,
+            put_back: AtomicU64::default(),
         };
         let queues = ack_queues.into_iter().zip(write_queues);
         let queues = queues.zip(effect_queues).zip(note_queues);
@@ -299,20 +302,34 @@ impl Core {
         replies.inspect_err(|error| self.in_flight.note_late_releases(error, commits))
     }
 
-    /// Takes queued deliveries of a partition back from the workers, because another process gets it.
-    pub(crate) fn take_back(&self, partition: u16) {
-        let is_of = |one: &Queued| one.fetched.receipt.id.partition() == partition;
+    /// Takes queued deliveries of some partitions of an owned group back from the workers, because another
+    /// process gets these partitions.
+    pub(crate) fn take_back(&self, is_given: impl Fn(u16) -> bool) {
+        let is_of = |one: &Queued| is_given(one.fetched.receipt.id.partition());
         let mut waiting = self.queue.remove_if(is_of);
         waiting.extend(self.suspects.remove_if(is_of));
         drop(self.capacity.slots(waiting.len()));
-        self.in_flight.remove(waiting.iter().map(|one| HandOut {
+        let hand_outs = waiting.iter().map(|one| HandOut {
             id: one.fetched.receipt,
             token: one.lease.token(),
-        }));
+        });
         if let Some(owned) = &self.owned {
-            let ids = waiting.iter().map(|one| one.fetched.receipt);
-            owned.put_back(ids, Duration::ZERO);
+            self.put_back(owned, hand_outs);
         }
+    }
+
+    /// Puts deliveries of an owned group back that no handler begins.
+    pub(crate) fn put_back(
+        &self,
+        owned: &OwnedGroup,
+        hand_outs: impl ExactSizeIterator<Item = HandOut> + Clone,
+    ) {
+        if self.stop.is_cancelled() {
+            let count = hand_outs.len() as u64;
+            self.put_back.fetch_add(count, Ordering::Relaxed);
+        }
+        self.in_flight.remove(hand_outs.clone());
+        owned.put_back(hand_outs.map(|one| one.id), Duration::ZERO);
         self.meters.in_flight.set(self.in_flight.len() as f64);
     }
 

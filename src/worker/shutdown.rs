@@ -1,6 +1,7 @@
 //! Shutting down: stop reading, let handlers finish, flush, release the rest, report.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -37,6 +38,10 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     core.only_copies_known.cancel();
     core.queue.close();
     core.suspects.close();
+    if core.owned.is_some() {
+        // The last read may have brought some after membership took the others back.
+        core.take_back(|_| true);
+    }
 
     let mut crew = core.queue.dismiss();
     let workers = &mut [&mut tasks.workers, &mut crew];
@@ -66,6 +71,7 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
         abort(&mut tasks.services).await;
     }
     let released = release_unfinished(core, limit).await;
+    let released = released + core.put_back.load(Ordering::Relaxed);
 
     // The finished deliveries leave when the settlers have written them.
     let unfinished = core.in_flight.unfinished();

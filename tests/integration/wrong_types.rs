@@ -59,7 +59,7 @@ fn cases() -> Vec<Case> {
         "cursor_step.lua" on "lib/types.lua" and "lib/groups.lua" and "lib/dead_counts.lua": &[LOG, REDO, CURSOR, "{t}:held", RETRY, BODY, DEAD, BODIES, COUNTS, CAUSES], &["g", "me", "1", "2", "1-1", "1-1", "", "1", "", "", "", "", "reschedule", "log:1-1", "1000", "parcel", ""];
         "cursor_read.lua": &[CURSOR, "{t}:held"], &["1", "1000"];
         "cursor_take.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, CURSOR, "{t}:held"], &["g", "me", "2"];
-        "own.lua" on "lib/types.lua": &[MEMBERS, OWNERS, "{t}:tokens", OWNED], &["g", "heir", "attend", "1000", "claim", "1", "0"];
+        "own.lua" on "lib/types.lua" and "lib/members.lua": &[MEMBERS, OWNERS, "{t}:tokens", OWNED], &["g", "heir", "attend", "1000", "claim", "1", "0"];
         "prune_consumers.lua" on "lib/rights.lua": &[LOG, REDO, META], &["g", "0", "", "{t}:session:"];
         "group_create.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, META], &["other", "beginning", "shared"];
         "group_create.lua" on "lib/types.lua" and "lib/groups.lua": &[LOG, REDO, META], &["other", "next", "owned"];
@@ -77,7 +77,7 @@ fn cases() -> Vec<Case> {
         "claim_expired.lua": &[LOG, REDO, META], &["g", "heir", "0", "10", "0-0", "0-0", "2"];
         "trim.lua" on "lib/groups.lua": &[LOG, META], &["", "{t}:group:", "0"];
         "schema.lua": &["{s}:schema", "({s}:topics)"], &["begin", "token", "0001", "sum", "1000", "spread"];
-        "roster.lua": &[MEMBERS, OWNERS, "{t}:tokens", OWNED], &["g"];
+        "roster.lua" on "lib/members.lua": &[MEMBERS, OWNERS, "{t}:tokens", OWNED], &["g"];
         "retry_list.lua": &[RETRY, BODY], &["", "", "10", "1000"];
         "retry_move_out.lua": &[RETRY, BODY, REDO], &["run", "log:9-1"];
         "retry_move_out.lua": &[RETRY, BODY, "({t}:redo)"], &["cancel", "log:9-1"];

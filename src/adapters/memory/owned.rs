@@ -15,6 +15,8 @@ pub(super) const LANES: [Lane; 2] = [Lane::Log, Lane::Redelivery];
 pub(super) struct Owned {
     /// The members, and when the lease of each ends. Those of partition 0 count.
     pub(super) members: BTreeMap<ConsumerName, Instant>,
+    /// Those that are about to leave.
+    pub(super) leaving: BTreeSet<ConsumerName>,
     pub(super) owners: BTreeMap<u16, ConsumerName>,
     pub(super) tokens: BTreeMap<u16, u64>,
     /// The token that last took the cursor, its owner, and the number of its last step.
@@ -71,6 +73,7 @@ impl Owned {
         self.members.retain(|_, ends| *ends > now);
         let members = &self.members;
         self.owners.retain(|_, owner| members.contains_key(owner));
+        self.leaving.retain(|name| members.contains_key(name));
     }
 
     /// Returns the last token that was given. A new one is greater than `last_token`.
@@ -82,6 +85,10 @@ impl Owned {
     ) -> u64 {
         let now = Instant::now();
         self.members.insert(by.clone(), now + attendance.lease);
+        match attendance.leaving {
+            true => self.leaving.insert(by.clone()),
+            false => self.leaving.remove(by),
+        };
         self.drop_expired(now);
         for at in &attendance.gives {
             if self.owners.get(at) == Some(by) {
@@ -110,7 +117,7 @@ impl Owned {
             members: self
                 .members
                 .keys()
-                .filter(|name| lives(name))
+                .filter(|name| lives(name) && !self.leaving.contains(*name))
                 .cloned()
                 .collect(),
             owners: owners

@@ -190,10 +190,10 @@ impl RedisAdapter {
             .key(self.keys.meta(&at.partition))
             .arg(at.group.as_str())
             .arg(by.consumer.as_str())
-            .arg(if attendance.is_some() {
-                "attend"
-            } else {
-                "leave"
+            .arg(match attendance {
+                Some(attendance) if attendance.leaving => "depart",
+                Some(_) => "attend",
+                None => "leave",
             })
             .arg(whole_millis(lease));
         for partition in attendance.iter().flat_map(|one| &one.gives) {

@@ -19,7 +19,8 @@ pub(crate) struct Plan {
 /// Decides for `me` what to give up and what to claim.
 ///
 /// The shares differ by one at most. The members that own most keep the greater shares, so a partition
-/// moves only from a member with more than its share.
+/// moves only from a member with more than its share. An owner that is about to leave is not among `members`,
+/// and what it owns is not free.
 pub(crate) fn plan<N: Ord>(
     me: &N,
     members: &[N],
@@ -49,7 +50,7 @@ pub(crate) fn plan<N: Ord>(
             claims: Vec::new(),
         };
     }
-    let is_free = |at: &&u16| owners.get(at).is_none_or(|owner| !members.contains(owner));
+    let is_free = |at: &&u16| !owners.contains_key(at);
     let free: Vec<u16> = partitions.iter().filter(is_free).copied().collect();
     // Members that claim at the same time begin at different partitions.
     let lacks = |rank: usize| share(rank).saturating_sub(order[rank].1);
@@ -107,7 +108,8 @@ mod tests {
     fn with_one_partition_the_second_member_waits() {
         let owners = Owners::from([(0, 7)]);
         assert_eq!(plan(&3, &[3, 7], &owners, 1), Plan::default());
-        assert_eq!(plan(&3, &[3], &owners, 1).claims, [0], "7 has left");
+        assert_eq!(plan(&3, &[3], &owners, 1), Plan::default(), "7 is leaving");
+        assert_eq!(plan(&3, &[3], &Owners::new(), 1).claims, [0], "7 has left");
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod cursor;
 mod lines;
 mod window;
 
-pub(crate) use assignment::plan;
+pub(crate) use assignment::{Plan, plan};
 pub use cursor::Cursor;
 pub(crate) use lines::Lines;
 pub(crate) use window::Window;

@@ -389,6 +389,7 @@ macro_rules! conformance_concern {
             a_group_is_owned_or_shared_for_ever,
             a_partition_has_one_owner_and_growing_tokens,
             tokens_grow_over_a_removed_group,
+            a_member_that_is_about_to_leave_keeps_what_it_has_not_given_up,
             a_member_that_leaves_owns_nothing,
             only_the_last_owner_moves_the_cursor,
             endings_and_notes_belong_to_the_owner,
@@ -405,6 +406,7 @@ macro_rules! conformance_concern {
             partitions_move_with_joins_and_departures,
             a_partition_is_given_up_when_its_handlers_have_returned,
             a_handover_waits_for_handlers_up_to_its_time,
+            a_shutdown_gives_each_partition_up_when_it_is_idle,
             a_former_owner_settles_nothing,
         );
     };

@@ -32,7 +32,7 @@ impl Begun {
         &self.lease
     }
 
-    fn hand_out(&self) -> HandOut {
+    pub(super) fn hand_out(&self) -> HandOut {
         HandOut {
             id: self.entry.id,
             token: self.lease.token(),

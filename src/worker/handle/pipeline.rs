@@ -27,6 +27,7 @@ use crate::worker::handle::hold::hold_back;
 use crate::worker::handle::in_hand::InHand;
 use crate::worker::handle::shadow;
 use crate::worker::intake::gate::Turn;
+use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::queue::Queued;
 
 /// Handles deliveries one after the other until the queue is closed.
@@ -65,6 +66,14 @@ pub(crate) async fn give_back_message(core: &Core, message: Queued, delay: Durat
 /// Gives a queued delivery back that the shutdown cannot release: the store has no record of an only
 /// copy, and not all that this process knows of a held-back message.
 pub(super) async fn give_back(core: &Core, queued: Queued) {
+    if let Some(owned) = &core.owned {
+        let hand_out = HandOut {
+            id: queued.fetched.receipt,
+            token: queued.lease.token(),
+        };
+        // Its partition need not wait for the end of the shutdown.
+        return core.put_back(owned, [hand_out].into_iter());
+    }
     core.only_copies_known.cancelled().await;
     if (queued.again.is_some() || queued.lease.is_only_copy())
         && let Some(one) = prepare(core, queued).await
@@ -170,6 +179,14 @@ impl Begun {
     /// Gives the delivery back where the subscription stops before its handler begins: the shutdown
     /// releases the others.
     pub(super) async fn leave(self, core: &Core) {
+        if let Some(owned) = &core.owned {
+            let hand_out = self.hand_out();
+            // The store may have the mark of this attempt. On failure the shutdown releases it.
+            if self.needs_mark(core) && core.release([hand_out.id].into_iter()).await.is_err() {
+                return;
+            }
+            return core.put_back(owned, [hand_out].into_iter());
+        }
         core.only_copies_known.cancelled().await;
         if self.lease.is_only_copy() {
             let envelope = self.delivery.envelope();

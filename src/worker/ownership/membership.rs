@@ -13,7 +13,7 @@ use super::group::{OwnedGroup, member_at};
 use super::partition::{OwnedPartition, Start};
 use crate::api::Fence;
 use crate::api::ownership::Tenure;
-use crate::domain::{ConsumerName, Error, ErrorKind, describe, plan};
+use crate::domain::{ConsumerName, Error, ErrorKind, Plan, describe, plan};
 use crate::store::{Attendance, Bell, Member, Ring, Roster, Taken};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
@@ -134,16 +134,21 @@ impl Membership {
             Some(count) => count,
             None => *self.count.insert(self.group.count().await?),
         };
+        self.attendance.leaving = self.core.stop.is_cancelled();
+        if self.attendance.leaving {
+            self.attendance.claims.clear();
+        }
         let sent = Instant::now();
         let owners = self.group.store.owners();
         let roster = owners.attend(&self.first, &self.attendance).await?;
         self.attendance.gives.clear();
         self.attendance.claims.clear();
         self.renew(&roster, sent).await;
-        let taken = self.take_all(&roster, count, sent).await;
-        if !self.core.stop.is_cancelled() {
-            self.share(&roster, count);
-        }
+        let taken = match self.attendance.leaving {
+            true => Ok(()),
+            false => self.take_all(&roster, count, sent).await,
+        };
+        self.share(&roster, count);
         self.let_go().await;
         taken?;
         Ok(!self.attendance.gives.is_empty() || !self.attendance.claims.is_empty())
@@ -247,12 +252,26 @@ impl Membership {
         let owners: BTreeMap<u16, ConsumerName> = owners
             .map(|(number, owner)| (*number, owner.consumer.clone()))
             .collect();
-        let plan = plan(&self.first.consumer, &roster.members, &owners, count);
+        let plan = match self.attendance.leaving {
+            true => Plan {
+                gives: (0..count).collect(),
+                claims: Vec::new(),
+            },
+            false => plan(&self.first.consumer, &roster.members, &owners, count),
+        };
         for partition in self.group.all() {
             let number = partition.tenure.fence().partition;
             let gives = plan.gives.contains(&number);
             if gives != partition.set_closing(gives) && gives {
-                self.core.take_back(number);
+                self.core.take_back(|one| one == number);
+            }
+        }
+        for number in plan.gives {
+            let is_untaken =
+                self.owns(roster, number).is_some() && self.group.get(number).is_none();
+            if is_untaken && self.attendance.leaving {
+                // It was granted, and nothing of it was handed out.
+                self.attendance.gives.push(number);
             }
         }
         for number in plan.claims {
@@ -261,14 +280,19 @@ impl Membership {
         }
     }
 
+    /// When a partition is given up at the latest. A shutdown cancels handlers at a time of its own.
+    fn closes_by(&self, partition: &OwnedPartition) -> Option<Instant> {
+        let closes_by = partition.closes_by(self.group.handover);
+        closes_by.filter(|_| !self.attendance.leaving)
+    }
+
     /// Lets partitions go that are to be given up: when no handler of theirs runs, and at the latest after
     /// the time for a handover.
     async fn let_go(&mut self) {
         let (now, limit) = (Instant::now(), self.group.lease / 5);
-        let handover = self.group.handover;
         let mut leaving = self.group.all();
         leaving.retain(|one| {
-            one.is_idle() && one.is_closing() || one.closes_by(handover).is_some_and(|by| now >= by)
+            one.is_idle() && one.is_closing() || self.closes_by(one).is_some_and(|by| now >= by)
         });
         let mut is_late = false;
         for partition in leaving.iter().filter(|one| !one.is_idle()) {
@@ -319,8 +343,7 @@ impl Membership {
             until = until.min(Instant::now() + back_off(failures));
         }
         let ends = all.iter().filter_map(|one| one.tenure.until()).min();
-        let handover = self.group.handover;
-        let closing = all.iter().filter_map(|one| one.closes_by(handover)).min();
+        let closing = all.iter().filter_map(|one| self.closes_by(one)).min();
         until = [ends, closing]
             .into_iter()
             .flatten()
@@ -349,6 +372,7 @@ impl Membership {
             biased;
             () = rung => {}
             () = idle, if is_closing && failures == 0 => {}
+            () = self.core.stop.cancelled(), if !self.attendance.leaving => {}
             () = sleep_until(until) => {}
         }
         // Several changes often come together.

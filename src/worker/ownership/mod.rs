@@ -11,7 +11,7 @@
 //! | Key | Holds |
 //! |---|---|
 //! | `members` | the members, each with the end of its lease |
-//! | `owners` | the member that owns each partition |
+//! | `owners` | the member that owns each partition, and the members that are about to leave |
 //! | `tokens` | the last token of each partition; tokens only grow |
 //!
 //! With each partition:
@@ -39,7 +39,8 @@
 //!    partition. After an unknown outcome the owner sends the same step again before any other.
 //! 5. **Let go before another claims.** The store grants a claim only on a partition without an owner. An
 //!    owner that is to give a partition up hands out nothing more, waits for its handlers, writes its last
-//!    step and only then gives it up. After the time for a handover it cancels them.
+//!    step and only then gives it up. After the time for a handover it cancels them. A process that shuts
+//!    down gives all of its partitions up in this way, and cancels handlers when its grace is over.
 //! 6. **Nothing begins late.** A member begins no handler after four fifths of its lease, counted from before
 //!    it sent the renewal, by its own clock. Other members wait for the whole lease, by the server's clock.
 //! 7. **A token is taken once.** A process that lost its time and owns the partition still claims it again and

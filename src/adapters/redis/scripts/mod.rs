@@ -234,13 +234,13 @@ scripts! {
     lease = "lease.lua" on "lib/types.lua" and "lib/holders.lua", keys 2, args 7, item 3;
     once_claim = "once_claim.lua", keys 1, args 2, item 0;
     once_settle = "once_settle.lua", keys 1, args 4, item 0;
-    own = "own.lua" on "lib/types.lua", keys 4, args 4, item 3;
+    own = "own.lua" on "lib/types.lua" and "lib/members.lua", keys 4, args 4, item 3;
     promote = "promote.lua" on "lib/later.lua", keys 6, args 1, item 0;
     prune_consumers = "prune_consumers.lua" on "lib/rights.lua", keys 3, args 4, item 0;
     refresh_ids = "refresh_ids.lua", keys 2, args 0, item 0;
     retry_list = "retry_list.lua", keys 2, args 4, item 0, reads;
     retry_move_out = "retry_move_out.lua", keys 3, args 1, item 1;
-    roster = "roster.lua", keys 4, args 1, item 0, reads;
+    roster = "roster.lua" on "lib/members.lua", keys 4, args 1, item 0, reads;
     schema = "schema.lua", keys 2, args 6, item 0;
     settle = "settle.lua" on "lib/types.lua" and "lib/holders.lua" and "lib/dead_counts.lua", keys 8, args 7, item 5;
     topic_create = "topic_create.lua", keys 1, args 6, item 0;

@@ -161,6 +161,65 @@ pub async fn a_handover_waits_for_handlers_up_to_its_time<S: Subject>(subject: &
     stage.finish().await;
 }
 
+/// A process shuts down while one handler runs, and its other messages wait behind it. The other process gets
+/// them all meanwhile, except those of the handler's partition.
+pub async fn a_shutdown_gives_each_partition_up_when_it_is_idle<S: Subject>(subject: &S) {
+    let stage = Stage::four(subject).await;
+    let go = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let (sender, mut begun) = mpsc::unbounded_channel();
+    let handler = |name: &'static str| {
+        let (sender, go) = (sender.clone(), std::sync::Arc::clone(&go));
+        move |Payload(n): Payload<u32>, delivery: Delivery| {
+            let _ = sender.send((n, delivery.attempt(), name));
+            let go = std::sync::Arc::clone(&go);
+            async move {
+                if n == 0 {
+                    let _ = go.acquire().await;
+                }
+            }
+        }
+    };
+    let bus = stage.container.bus();
+    let one = bus.subscribe_with(&stage.topic, owning(3).with_concurrency(1), handler("one"));
+    let one = one.await.must("subscribing");
+    stage.publish_keys(0..1).await;
+    assert_eq!(stage.next(&mut begun).await, (0, 1, "one"));
+    stage.publish_keys(1..10).await;
+    let other = subject.container("billing").await;
+    let others = other.bus();
+    let two = others.subscribe_with(&stage.topic, owning(3), handler("two"));
+    let two = two.await.must("subscribing");
+    let (patience, busy) = (subject.patience(), stage.partition_of(0));
+    let name = one.consumer().to_string();
+    let ending = tokio::spawn(async move { one.unsubscribe(patience).await });
+    stage
+        .until("the second to own the idle partitions", async || {
+            let owners = stage.owners_of().await;
+            let is_first = |(at, owner): &(u16, String)| (*owner == name) == (*at == busy);
+            (owners.len() == 4 && owners.iter().all(is_first)).then_some(())
+        })
+        .await;
+    stage.publish_keys(10..20).await;
+    let (kept, moved): (Vec<u32>, Vec<u32>) = (1..20).partition(|n| stage.partition_of(*n) == busy);
+    let mut handled = async |wanted: &[u32]| {
+        let mut calls = stage.some(&mut begun, wanted.len()).await;
+        calls.sort_unstable();
+        let wanted: Vec<_> = wanted.iter().map(|n| (*n, 1, "two")).collect();
+        assert_eq!(calls, wanted);
+    };
+    handled(&moved).await;
+    assert!(!ending.is_finished());
+    go.close();
+    handled(&kept).await;
+    let report = ending.await.must("the end");
+    assert!(report.is_clean(), "{report:?}");
+    stage.drained().await;
+    let report = two.unsubscribe(patience).await;
+    assert!(report.is_clean(), "{report:?}");
+    stage.end(&other).await;
+    stage.finish().await;
+}
+
 /// An owner whose partition was taken settles nothing more; its message comes again, as the next attempt.
 pub async fn a_former_owner_settles_nothing<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;

@@ -48,7 +48,7 @@ pub async fn a_group_is_owned_or_shared_for_ever<S: Subject>(subject: &S) {
 /// > partitions.
 /// > A claim is granted where the partition has no owner, or an owner whose lease has ended.
 /// > A claim on an own partition gets a new token where the member's is not above the number it names.
-/// > Only the owner can give a partition up. `by` names partition 0.
+/// > Only the owner can give a partition up.
 /// > The members and what they own. Changes nothing.
 pub async fn a_partition_has_one_owner_and_growing_tokens<S: Subject>(subject: &S) {
     let stage = Stage::owned(subject).await;
@@ -137,6 +137,38 @@ pub async fn tokens_grow_over_a_removed_group<S: Subject>(subject: &S) {
         let made = stage.owners().create(&stage.at, StartFrom::Beginning).await;
         made.must("creating the group again");
     }
+}
+
+/// > A member that is about to leave owns what it has not given up. `by` names partition 0.
+///
+/// The roster names it no more among the members, unless it says otherwise.
+pub async fn a_member_that_is_about_to_leave_keeps_what_it_has_not_given_up<S: Subject>(
+    subject: &S,
+) {
+    let stage = Stage::owned(subject).await;
+    let (one, two) = (stage.member("one"), stage.member("two"));
+    stage.attend(&one, &attendance(DAY, &[0, 1])).await;
+    let leaving = Attendance {
+        leaving: true,
+        gives: vec![0],
+        ..attendance(DAY, &[])
+    };
+    for _ in 0..2 {
+        stage.attend(&one, &leaving).await;
+        let roster = stage.attend(&two, &attendance(DAY, &[0, 1])).await;
+        assert_eq!(owners(&roster), [(0, "two"), (1, "one")]);
+        assert_eq!(roster.members, std::slice::from_ref(&two.consumer));
+        let asked = stage.owners().roster(&stage.at).await.must("asking");
+        assert_eq!(asked, roster);
+        let stays = stage.attend(&one, &attendance(DAY, &[])).await;
+        assert_eq!(stays.members.len(), 2);
+    }
+    stage.attend(&one, &leaving).await;
+    stage.owners().leave(&one).await.must("leaving");
+    let roster = stage.attend(&two, &attendance(DAY, &[1])).await;
+    assert_eq!(owners(&roster), [(0, "two"), (1, "two")]);
+    let back = stage.attend(&one, &attendance(DAY, &[])).await;
+    assert_eq!(back.members.len(), 2);
 }
 
 /// > Leaves the group, and gives up every partition. `by` names partition 0.

@@ -21,8 +21,8 @@ pub(super) const LEASE: Duration = Duration::from_millis(500);
 pub(super) fn attendance(lease: Duration, claims: &[u16]) -> Attendance {
     Attendance {
         lease,
-        gives: Vec::new(),
         claims: claims.iter().map(|at| (*at, 0)).collect(),
+        ..Attendance::default()
     }
 }
 
