@@ -9,8 +9,8 @@
 -- the server's memory is full.
 --
 -- KEYS[1]  the members by the end of their lease in milliseconds, a sorted set or absent
--- KEYS[2]  the owners by partition, a hash or absent; its field `changes` counts joins and departures, and it
---          has a field `leaving:` with the name of each member that departs
+-- KEYS[2]  the owners by partition, a hash or absent; its field `changes` counts joins and departures, and for
+--          each member it has a field `lease:` with its name, and `leaving:` where it departs
 -- KEYS[3]  the last token of each partition, a hash or absent
 -- KEYS[4]  the topic's settings, a hash
 -- ARGV[1]  the group
@@ -43,15 +43,25 @@ if ARGV[3] ~= 'leave' then
   changed = redis.call('ZADD', KEYS[1], now + ARGV[4], me) == 1 or changed
 end
 
-local lives, members = {}, redis.call('ZRANGE', KEYS[1], 0, -1)
-for _, name in ipairs(members) do
-  lives[name] = true
+local lives, members, ends = {}, {}, redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+for at = 1, #ends, 2 do
+  lives[ends[at]], members[#members + 1] = true, ends[at]
 end
-local owners, leaving, free = read_owners(redis.call('HGETALL', KEYS[2]), lives)
+local owners, leaving, leases, free = read_owners(redis.call('HGETALL', KEYS[2]), lives)
 local granted = {}
+if lives[me] and leases[me] ~= tonumber(ARGV[4]) then
+  granted[1], granted[2], leases[me] = 'lease:' .. me, ARGV[4], tonumber(ARGV[4])
+end
+-- Where the server's clock was set back, a lease is still no longer than its member asked for.
+for at = 1, #ends, 2 do
+  local lease = leases[ends[at]]
+  if lease and tonumber(ends[at + 1]) > now + lease then
+    redis.call('ZADD', KEYS[1], now + lease, ends[at])
+  end
+end
 local leaves = ARGV[3] == 'depart'
 if leaves and not leaving[me] then
-  granted[1], granted[2] = 'leaving:' .. me, 1
+  granted[#granted + 1], granted[#granted + 2] = 'leaving:' .. me, 1
 elseif leaving[me] and not leaves then
   free[#free + 1] = 'leaving:' .. me
 end

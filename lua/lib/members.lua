@@ -1,21 +1,25 @@
 -- Reads the members of an owned group. This text stands in front of the scripts that use it.
 
 -- Divides the fields of the hash of owners: returns the owners by partition, the members that are about to
--- leave, and the fields of members that do not live.
+-- leave, the leases that members asked for, and the fields of members that do not live.
 local function read_owners(flat, lives)
-  local owners, leaving, stale = {}, {}, {}
+  local owners, leaving, leases, stale = {}, {}, {}, {}
   for at = 1, #flat, 2 do
     local field, value = flat[at], flat[at + 1]
-    local leaves = string.match(field, '^leaving:(.*)$')
-    if leaves and lives[leaves] then
-      leaving[leaves] = true
-    elseif not leaves and lives[value] then
-      owners[field] = value
-    elseif field ~= 'changes' then
+    local about, name = string.match(field, '^(%a+):(.*)$')
+    if field == 'changes' then
+      -- Counts what wakes the members.
+    elseif not lives[name or value] then
       stale[#stale + 1] = field
+    elseif not about then
+      owners[field] = value
+    elseif about == 'leaving' then
+      leaving[name] = true
+    elseif about == 'lease' then
+      leases[name] = tonumber(value)
     end
   end
-  return owners, leaving, stale
+  return owners, leaving, leases, stale
 end
 
 -- Returns the members that are not about to leave, and the partitions with their owners and tokens.

@@ -19,7 +19,7 @@ macro_rules! script {
 mod append_once;
 mod dead;
 mod later;
-
+mod members;
 mod store;
 mod trim;
 

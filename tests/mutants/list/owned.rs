@@ -64,6 +64,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         quick: false,
     },
     Mutant {
+        name: "lease-grows-with-the-clock-set-back",
+        file: "lua/own.lua",
+        before: "if lease and tonumber(ends[at + 1]) > now + lease then",
+        after: "if false then",
+        breaks: "A lease is no longer than its member asked for, also where the server's clock was set back.",
+        target: Target::Test("integration"),
+        test: "lua::members::a_lease_is_no_longer_than_its_member_asked_for",
+        quick: false,
+    },
+    Mutant {
         name: "claim-of-an-owned-partition",
         file: "lua/own.lua",
         before: "elseif action == 'claim' and (not owners[partition] or owners[partition] == me) then",
