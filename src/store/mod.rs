@@ -180,6 +180,11 @@ pub trait Store: Send + Sync + fmt::Debug {
         &decorate::Nowhere
     }
 
+    /// The store behind this one that knows single partitions only; `None` where this is one, or hides it.
+    fn single(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
+
     /// The lane of effects without a delivery. Effects of different lanes may lie on different servers: a
     /// caller that gives each lane a session of its own can have a call of each under way, and a server
     /// that is away holds up no other lane. By default all effects have one lane.

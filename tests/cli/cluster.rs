@@ -1,7 +1,36 @@
 //! The tool on a Redis Cluster.
 
+use redstart::Namespace;
+use redstart::store::{GroupAt, Partition, StartFrom};
+use redstart::topics::TopicSettings;
+use redstart::{Envelope, Topic};
+
 use crate::run::{redstart, run, run_with};
 use crate::support::cluster::Cluster;
+use crate::support::{finish, group, topic};
+
+/// The primary of a partition in namespace `shop`, by its number in the cluster.
+fn primary_of(cluster: &Cluster, topic: &Topic, number: u16) -> usize {
+    let tag = match number {
+        0 => format!("{{shop:{topic}}}:log"),
+        _ => format!("{{shop:{topic}/{number}}}:log"),
+    };
+    cluster.owner(0, cluster.slot(&tag))
+}
+
+/// A topic whose partitions lie as wanted.
+fn placed(name: &str, lies: impl Fn(&Topic) -> bool) -> Topic {
+    let mut names = (0..1_000).map(|n| topic(&format!("{name}{n}")));
+    names.find(lies).expect("a topic that lies so")
+}
+
+fn numbers(of: &[u16]) -> String {
+    let all: Vec<String> = of.iter().map(u16::to_string).collect();
+    match all.len() {
+        1 => format!("(partition {})", all[0]),
+        _ => format!("(partitions {})", all.join(", ")),
+    }
+}
 
 #[test]
 fn the_demo_and_the_commands_work_on_a_cluster() {
@@ -36,4 +65,100 @@ fn the_demo_and_the_commands_work_on_a_cluster() {
     // A finding that is the same for all nodes stands once.
     let coverage = doctor.out.matches("cluster-require-full-coverage is yes");
     assert_eq!(coverage.count(), 1, "{doctor:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_checks_what_other_primaries_hold_while_one_is_down() {
+    const PARTITIONS: u16 = 6;
+
+    let mut cluster = Cluster::start_with(3, 0, &["--cluster-require-full-coverage", "no"]);
+    let shop = Namespace::new("shop").unwrap();
+    let container = cluster.builder(&shop).connect().await.unwrap();
+    let victim = (cluster.owner(0, cluster.slot("{shop}:schema")) + 1) % 3;
+    let on_victim = |topic: &Topic| -> Vec<u16> {
+        let all = 0..PARTITIONS;
+        all.filter(|at| primary_of(&cluster, topic, *at) == victim)
+            .collect()
+    };
+    let is_down = |topic: &Topic| primary_of(&cluster, topic, 0) == victim;
+    let (down, up) = (placed("down", is_down), placed("up", |one| !is_down(one)));
+    // Partition 0 knows the number of partitions, and the members of owned groups.
+    let headless = placed("headless", |one| {
+        is_down(one) && on_victim(one).len() < PARTITIONS.into()
+    });
+    let lacking = placed("lacking", |one| !is_down(one) && !on_victim(one).is_empty());
+    for (topic, count) in [(&down, 1), (&up, 1), (&headless, 6), (&lacking, 6)] {
+        let settings = TopicSettings::default().with_partitions(count);
+        container.topics().create(topic, settings).await.unwrap();
+        let at = GroupAt::of(topic, &group("billing"));
+        let made = container.store();
+        let made = made.topics().create_group(&at, StartFrom::Beginning).await;
+        made.unwrap();
+        let messages: Vec<Envelope> = (0..40)
+            .map(|n| Envelope::new("n", &n).unwrap().with_key(n.to_string()))
+            .collect();
+        for published in container.bus().publish_all(topic, &messages).await {
+            published.unwrap();
+        }
+    }
+    for number in 0..PARTITIONS {
+        let at = GroupAt {
+            partition: Partition::numbered(&headless, number),
+            group: group("shipping"),
+        };
+        let made = container.store();
+        let made = made.owners().create(&at, StartFrom::Beginning).await;
+        made.unwrap();
+    }
+    finish(container).await;
+    let (of_headless, of_lacking) = (on_victim(&headless), on_victim(&lacking));
+    cluster.nodes[victim].kill();
+
+    let told = run(
+        Some(&cluster.url()),
+        &["doctor", "--json", "--stuck-after", "0s"],
+    );
+    let told = told.failed(1).json();
+    let findings = told["findings"].as_array().unwrap();
+    let of = |check: &str, severity: &str| -> Vec<&str> {
+        let found = findings.iter();
+        let found = found.filter(|one| one["check"] == check && one["severity"] == severity);
+        found.map(|one| one["what"].as_str().unwrap()).collect()
+    };
+    let address = format!("127.0.0.1:{}", cluster.nodes[victim].port());
+    let named = format!(
+        "{down}, {headless} {}, {lacking} {}",
+        numbers(&of_headless),
+        numbers(&of_lacking)
+    );
+    let dead = of("server", "problem");
+    let [dead] = dead[..] else {
+        panic!("{findings:?}");
+    };
+    assert!(
+        dead.starts_with(&format!("{address} does not answer, which has 546")),
+        "{dead}"
+    );
+    assert!(dead.contains(&format!("it holds {named}: ")), "{dead}");
+    let unseen = of("server", "unknown").concat() + &of("groups", "unknown").concat();
+    for check in ["eviction", "memory", "clock", "backlog", "owners", "keys"] {
+        assert!(unseen.contains(check), "{check}: {findings:?}");
+    }
+    assert!(unseen.contains(&named), "{unseen}");
+    assert_eq!(of("writes", "unknown").len(), 1, "{findings:?}");
+    // The others are checked, and so are the partitions that they hold.
+    for check in ["memory", "clock", "scripts", "layout"] {
+        let found = findings.iter().any(|one| one["check"] == check);
+        assert!(found, "{check}: {findings:?}");
+    }
+    let stuck = of("groups", "problem").join("; ");
+    for topic in [&up, &headless, &lacking] {
+        let stuck_there = stuck.contains(&format!("{topic}/billing: no consumer"));
+        assert!(stuck_there, "{topic}: {findings:?}");
+    }
+    assert!(
+        !stuck.contains("shipping"),
+        "its members are not known: {stuck}"
+    );
+    assert!(!stuck.contains("not checked"), "{stuck}");
 }

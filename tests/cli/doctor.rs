@@ -72,6 +72,40 @@ fn the_doctor_finds_what_is_wrong_with_a_server() {
     run(Some(&url), &["doctor", "--stuck-after", "soon"]).failed(2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_whose_checks_fail_leaves_the_others_to_be_checked() {
+    let server = Server::start();
+    let url = server.url();
+    let container = container(&server).await;
+    for name in ["orders", "payments"] {
+        let made = container.topics();
+        let made = made.create(&topic(name), TopicSettings::default()).await;
+        made.unwrap();
+        let _: String = server.command(&[
+            "XGROUP",
+            "CREATE",
+            &format!("{{shop:{name}}}:log"),
+            "billing",
+            "0",
+            "MKSTREAM",
+        ]);
+    }
+    publish(&url, &["--type", "order"], "1\n").ok();
+    let () = server.command(&["DEL", "{shop:payments}:log"]);
+    let () = server.command(&["SET", "{shop:payments}:log", "x"]);
+    let found = findings(&url, &["--stuck-after", "0s"], 1);
+    let of_groups = found
+        .iter()
+        .filter(|(check, level, _)| check == "groups" && level == "problem");
+    let of_groups: Vec<&str> = of_groups.map(|(_, _, what)| &**what).collect();
+    let [stuck, failed] = of_groups[..] else {
+        panic!("{found:?}");
+    };
+    assert!(stuck.starts_with("orders/billing: no consumer"), "{stuck}");
+    assert!(failed.starts_with("payments: not checked: "), "{failed}");
+    finish(container).await;
+}
+
 #[test]
 fn what_a_user_may_not_know_is_unknown() {
     let server = Server::start();

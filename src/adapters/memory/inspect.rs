@@ -94,6 +94,10 @@ impl Inspect for MemoryAdapter {
         turn(|| Ok(Vec::new()))
     }
 
+    fn server_of<'a>(&'a self, _: &'a Partition) -> BoxFuture<'a, Result<Option<String>, Error>> {
+        turn(|| Ok(None))
+    }
+
     fn migrations(&self) -> BoxFuture<'_, Result<Vec<Migration>, Error>> {
         turn(|| Ok(Vec::new()))
     }

@@ -3,7 +3,7 @@
 //!
 //! The doctor collects facts here. Pure functions turn them into findings: `server` and `version` for the server,
 //! `layout` for the namespace, `groups`, `schedules`, `partitions`, `progress` and `owned` for topics and
-//! their groups.
+//! their groups, and `unseen` for what it could not look at.
 
 mod finding;
 mod groups;
@@ -14,6 +14,7 @@ mod partitions;
 mod progress;
 mod schedules;
 mod server;
+mod unseen;
 mod version;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use finding::{DoctorReport, Finding, Severity};
 use groups::TopicFacts;
 pub(in crate::operate) use progress::pending_for;
 use progress::{Circumstances, GroupFacts, Still};
+use unseen::{Failed, OF_TOPICS, Unseen};
 
 /// How long a group with waiting messages may have no active consumer before it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
@@ -89,26 +91,16 @@ impl Doctor {
         self
     }
 
-    /// Runs all checks. A check that fails is itself a finding.
+    /// Runs all checks. A check that fails is itself a finding. Where some primaries of a cluster do not
+    /// answer, the report names them and what could not be looked at, and has the findings on the others.
     pub async fn run(&self) -> DoctorReport {
-        let mut findings = Vec::new();
         let mut at = Circumstances {
             now: self.store.now(),
             longest_pending: self.longest_pending,
             forgets_reads: false,
         };
-        match self.store.inspect().servers().await {
-            Ok(servers) if !servers.is_empty() => {
-                findings.extend(server::judge_all(&servers));
-                let written = self.store.inspect().try_write().await;
-                findings.extend(server::writes(&servers, written));
-                at.now = clock_of(&servers[0], at.now);
-                at.forgets_reads = servers.iter().any(|one| one.append_only != Some(false));
-            }
-            Ok(_) => {
-                let what = format!("{}: in this process, lost with it", self.store.name());
-                findings.push(Finding::ok("server", what));
-            }
+        let servers = match self.store.inspect().servers().await {
+            Ok(servers) => servers,
             Err(error) => {
                 let finding = failed("server", &error)
                     .because("without the server Redstart neither publishes nor delivers")
@@ -116,6 +108,23 @@ impl Doctor {
                         "check that the server runs, its address, and the permissions of this user",
                     );
                 return DoctorReport::of(vec![finding]);
+            }
+        };
+        let mut findings = Vec::new();
+        let unseen = Unseen::of(&servers);
+        let answering = servers.into_iter().filter(|one| one.failure.is_none());
+        let answering: Vec<ServerInfo> = answering.collect();
+        match answering.first() {
+            Some(first) => {
+                findings.extend(server::judge_all(&answering));
+                let written = self.store.inspect().try_write().await;
+                findings.extend(server::writes(&answering, written, !unseen.is_empty()));
+                at.now = clock_of(first, at.now);
+                at.forgets_reads = answering.iter().any(|one| one.append_only != Some(false));
+            }
+            None => {
+                let what = format!("{}: in this process, lost with it", self.store.name());
+                findings.push(Finding::ok("server", what));
             }
         }
         match self.store.inspect().migrations().await {
@@ -127,44 +136,76 @@ impl Doctor {
             }),
             Err(error) => findings.push(failed("layout", &error)),
         }
-        let mut denied = None;
-        match self.topics(&mut denied).await {
-            Ok(topics) => {
-                findings.extend(groups::judge(&topics, self.stuck_after, &at));
-                let parts = topics.iter().map(|topic| &topic.parts[..]);
-                findings.extend(parts.filter_map(partitions::skew));
-                match self.owned_groups(&topics).await {
-                    Ok(all) => findings.extend(owned::judge(&all, &at)),
-                    Err(error) => findings.push(failed("owners", &error)),
-                }
-                findings.extend(topics.iter().filter_map(schedules::judge));
-                let still = topics.iter().flat_map(|topic| &topic.still);
-                findings.extend(still.map(partitions::still));
+        let looking = Self {
+            store: unseen.around(&self.store),
+            ..self.clone()
+        };
+        let topics = looking.topics(&unseen, &at).await;
+        let (are_known, topics) = match topics {
+            Ok((topics, found)) => {
+                findings.extend(found);
+                (true, topics)
             }
-            Err(error) => findings.push(failed("groups", &error)),
-        }
-        findings.extend(denied);
+            Err(error) => {
+                let what = format!(
+                    "the list of topics: {}; not checked: {OF_TOPICS}",
+                    describe(&error)
+                );
+                findings.push(Finding::new(Severity::Problem, "groups", what));
+                (false, Vec::new())
+            }
+        };
+        let topics: Vec<&TopicStatus> = topics.iter().map(|topic| &topic.status).collect();
+        findings.splice(0..0, unseen.judge(are_known, &topics));
         DoctorReport::of(findings)
     }
 
-    /// The facts of all topics, and a finding where the user may not look at all of them.
-    async fn topics(&self, denied: &mut Option<Finding>) -> Result<Vec<TopicFacts>, Error> {
-        let mut all = Vec::new();
+    /// The facts of all topics, and the findings on them.
+    async fn topics(
+        &self,
+        unseen: &Unseen,
+        at: &Circumstances,
+    ) -> Result<(Vec<TopicFacts>, Vec<Finding>), Error> {
+        let (mut topics, mut failures, mut denied) = (Vec::new(), Failed::default(), None);
         for topic in self.store.topics().list().await? {
-            all.extend(self.topic(&topic, denied).await?);
+            if failures.gives_up(&topic) {
+                continue;
+            }
+            match self.topic(&topic, unseen, &mut denied).await {
+                Ok(facts) => topics.extend(facts),
+                Err(error) => failures.note(&topic, error),
+            }
         }
-        Ok(all)
+        let mut findings = groups::judge(&topics, self.stuck_after, at);
+        let whole = topics
+            .iter()
+            .filter(|topic| !unseen.hides_some_of(&topic.status.topic));
+        findings.extend(whole.filter_map(|topic| partitions::skew(&topic.parts)));
+        let (owned, not_owned) = self.owned_groups(&topics).await;
+        findings.extend(owned::judge(&owned, at));
+        findings.extend(topics.iter().filter_map(schedules::judge));
+        let still = topics.iter().flat_map(|topic| &topic.still);
+        findings.extend(still.map(partitions::still));
+        findings.extend(failures.finding("groups"));
+        findings.extend(not_owned.finding("owners"));
+        findings.extend(denied);
+        Ok((topics, findings))
     }
 
     async fn topic(
         &self,
         topic: &Topic,
+        unseen: &Unseen,
         denied: &mut Option<Finding>,
     ) -> Result<Option<TopicFacts>, Error> {
         let at = Partition::of(topic);
-        let Some(status) = self.store.inspect().status(&at).await? else {
+        let Some(mut status) = self.store.inspect().status(&at).await? else {
             return Ok(None);
         };
+        if unseen.hides(&at) {
+            // Partition 0 knows their members and owners.
+            status.groups.retain(|group| !group.owned);
+        }
         let progress = match self.store.inspect().progress(&at).await {
             Err(error) if error.kind() == ErrorKind::Refused => {
                 denied.get_or_insert_with(|| not_shown(&error));

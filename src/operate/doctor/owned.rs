@@ -12,10 +12,11 @@ use crate::operate::doctor::Doctor;
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
 use crate::operate::doctor::groups::TopicFacts;
 use crate::operate::doctor::progress::{Circumstances, LONG};
+use crate::operate::doctor::unseen::Failed;
 use crate::operate::escape;
 use crate::operate::log_pages;
 use crate::operate::owned::{self, HoldingMessage, OwnedPartition};
-use crate::store::{DeliveryId, GroupAt, Lane, Limits, Partition, decode_entry};
+use crate::store::{DeliveryId, GroupAt, Lane, Limits, Partition, Roster, decode_entry};
 use crate::worker::ownership::{MOST_BYTES, MOST_ENTRIES};
 
 /// From when on a partition is without an owner. A handover takes milliseconds. After a crash the other
@@ -49,15 +50,18 @@ pub(super) struct OwnedFacts {
 
 impl Doctor {
     /// The facts of all owned groups. Takes some seconds where a partition has no owner.
-    pub(super) async fn owned_groups(
-        &self,
-        topics: &[TopicFacts],
-    ) -> Result<Vec<OwnedFacts>, Error> {
-        let mut all = Vec::new();
+    pub(super) async fn owned_groups(&self, topics: &[TopicFacts]) -> (Vec<OwnedFacts>, Failed) {
+        let (mut all, mut failures) = (Vec::new(), Failed::default());
         for status in topics.iter().map(|one| &one.status) {
             for group in status.groups.iter().filter(|group| group.owned) {
                 let at = GroupAt::of(&status.topic, &group.group);
-                all.extend(self.owned_group(&at).await?);
+                if failures.gives_up(&at) {
+                    continue;
+                }
+                match self.owned_group(&at).await {
+                    Ok(facts) => all.extend(facts),
+                    Err(error) => failures.note(&at, error),
+                }
             }
         }
         let until = Instant::now() + OWNERLESS;
@@ -65,15 +69,20 @@ impl Doctor {
             sleep(BETWEEN_LOOKS).await;
             for one in all.iter_mut().filter(|one| !one.ownerless.is_empty()) {
                 let at = GroupAt::of(&one.topic, &one.group);
-                let roster = owned::roster(&*self.store, &at).await?;
-                let roster = roster.unwrap_or_default();
+                let roster = match owned::roster(&*self.store, &at).await {
+                    Ok(roster) => roster.unwrap_or_default(),
+                    Err(error) => {
+                        failures.note(&at, error);
+                        Roster::default()
+                    }
+                };
                 one.members = roster.members.len();
                 one.ownerless.retain(|number| {
                     !roster.members.is_empty() && !roster.owners.contains_key(number)
                 });
             }
         }
-        Ok(all)
+        (all, failures)
     }
 
     async fn owned_group(&self, at: &GroupAt) -> Result<Option<OwnedFacts>, Error> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::domain::{Error, describe};
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
 use crate::operate::doctor::native;
+use crate::operate::doctor::unseen::is_silence;
 use crate::operate::doctor::version::version;
 use crate::store::ServerInfo;
 
@@ -95,8 +96,13 @@ fn coverage(facts: &ServerInfo) -> Option<Finding> {
     )
 }
 
-/// Whether the server takes writes from this user, beyond the reasons that its facts name.
-pub(super) fn writes(servers: &[ServerInfo], written: Result<(), Error>) -> Option<Finding> {
+/// Whether the server takes writes from this user, beyond the reasons that its facts name. `is_partial`
+/// says that another primary does not answer, so that a failure without a reason is its.
+pub(super) fn writes(
+    servers: &[ServerInfo],
+    written: Result<(), Error>,
+    is_partial: bool,
+) -> Option<Finding> {
     let check = "writes";
     let Err(error) = written else {
         return Some(Finding::ok(check, "the server takes writes from this user"));
@@ -125,11 +131,20 @@ pub(super) fn writes(servers: &[ServerInfo], written: Result<(), Error>) -> Opti
         ),
         ("READONLY", "connect to the primary"),
         (
+            "of the 16384 slots",
+            "let a node serve these slots: `redis-cli --cluster fix`",
+        ),
+        (
             "Redis Cluster",
             "begin the URL with redis+cluster://, or rediss+cluster:// with TLS",
         ),
     ];
     let fix = fixes.iter().find(|(sign, _)| told.contains(sign));
+    if fix.is_none() && is_partial && is_silence(&error) {
+        let what = format!("not checked on every primary: {told}");
+        let finding = Finding::new(Severity::Unknown, check, what);
+        return Some(finding.because("a primary does not answer; no other one refuses"));
+    }
     let fix = fix.map_or("read the server's log", |(_, fix)| fix);
     // A user who only looks has no need to write.
     let level = match told.contains("user may not write") {
@@ -409,7 +424,7 @@ mod tests {
     fn a_refused_write_has_a_remedy() {
         let refused = |cause: &str| {
             let error = Error::new(ErrorKind::Refused, "write check", cause);
-            writes(&[sound()], Err(error)).unwrap()
+            writes(&[sound()], Err(error), false).unwrap()
         };
         let viewer = refused("this user may not write");
         assert_eq!(viewer.severity, Severity::Unknown);
@@ -423,13 +438,23 @@ mod tests {
             assert_eq!(found.severity, Severity::Problem, "{cause}");
             assert!(found.advice.contains(part), "{found:?}");
         }
-        assert_eq!(writes(&[sound()], Ok(())).unwrap().severity, Severity::Ok);
+        assert_eq!(
+            writes(&[sound()], Ok(()), false).unwrap().severity,
+            Severity::Ok
+        );
         let replica = ServerInfo {
             is_replica: true,
             ..sound()
         };
         let error = Error::new(ErrorKind::Refused, "write check", "READONLY");
-        assert_eq!(writes(&[replica], Err(error)), None, "said once");
+        assert_eq!(writes(&[replica], Err(error), false), None, "said once");
+        let cut = || Error::new(ErrorKind::OutcomeUnknown, "write check", "cut");
+        let of_cut = |is_partial| writes(&[sound()], Err(cut()), is_partial).unwrap().severity;
+        assert_eq!(of_cut(false), Severity::Problem);
+        assert_eq!(of_cut(true), Severity::Unknown);
+        let full = Error::new(ErrorKind::Unavailable, "write check", "MISCONF");
+        let full = writes(&[sound()], Err(full), true).unwrap();
+        assert_eq!(full.severity, Severity::Problem);
     }
 
     #[test]

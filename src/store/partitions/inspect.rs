@@ -121,6 +121,10 @@ impl Inspect for Partitioned {
         self.inner.inspect().servers()
     }
 
+    fn server_of<'a>(&'a self, at: &'a Partition) -> BoxFuture<'a, Result<Option<String>, Error>> {
+        self.inner.inspect().server_of(at)
+    }
+
     fn migrations(&self) -> BoxFuture<'_, Result<Vec<Migration>, Error>> {
         self.inner.inspect().migrations()
     }

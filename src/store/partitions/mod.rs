@@ -292,6 +292,10 @@ impl Store for Partitioned {
         Box::pin(self.open_spread(opening))
     }
 
+    fn single(&self) -> Option<Arc<dyn Store>> {
+        Some(Arc::clone(&self.inner))
+    }
+
     /// The lane of the first effect's topic or value; its other partitions share it.
     fn lane_of(&self, effects: &[Effect]) -> u16 {
         self.inner.lane_of(effects)

@@ -6,6 +6,7 @@ use super::Subject;
 use super::support::{Must as _, Stage, new_entry};
 use crate::api::SubscribeOptions;
 use crate::domain::MigrationState;
+use crate::store::Partition;
 
 /// A container on a working store is well, with and without subscriptions.
 pub async fn a_working_container_is_healthy<S: Subject>(subject: &S) {
@@ -52,6 +53,26 @@ pub async fn a_server_reports_its_state<S: Subject>(subject: &S) {
         let scripts = facts.scripts.clone().must("the scripts");
         assert!(scripts.must("loading scripts") > 0, "{facts:?}");
     }
+}
+
+/// > The address of the primary that holds a partition in a cluster, whether it answers or not; `None`
+/// > outside a cluster.
+pub async fn a_partition_lies_on_one_of_the_servers<S: Subject>(subject: &S) {
+    let stage = Stage::new(subject).await;
+    let inspect = stage.store.inspect();
+    let servers = inspect.servers().await.must("asking");
+    for number in 0..8 {
+        let at = Partition::numbered(&stage.topic, number);
+        let held = inspect.server_of(&at).await.must("looking");
+        let mut all = servers.iter();
+        assert!(
+            held.is_none() || all.any(|one| one.address == held),
+            "{held:?} of {servers:?}"
+        );
+        let is_clustered = servers.iter().any(|one| !one.slots.is_empty());
+        assert_eq!(held.is_some(), is_clustered, "{servers:?}");
+    }
+    stage.finish().await;
 }
 
 /// > The migrations of the namespace's layout, known or applied, by number; none for a store whose

@@ -542,6 +542,7 @@ macro_rules! conformance_concern {
             a_working_container_is_healthy,
             failure_times_use_the_stores_clock,
             a_server_reports_its_state,
+            a_partition_lies_on_one_of_the_servers,
             the_migrations_of_a_working_store_are_applied,
             the_placement_stays_as_it_was_set_up,
         );

@@ -219,6 +219,13 @@ impl Inspect for RedisAdapter {
         Box::pin(self.ask_servers())
     }
 
+    fn server_of<'a>(&'a self, at: &'a Partition) -> BoxFuture<'a, Result<Option<String>, Error>> {
+        Box::pin(async {
+            let log = self.keys.log(at);
+            self.net.address_of("ask server", &log).await
+        })
+    }
+
     fn migrations(&self) -> BoxFuture<'_, Result<Vec<Migration>, Error>> {
         Box::pin(async { self.layout().status().await })
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use redis::Value;
 
 use crate::adapters::redis::adapter::RedisAdapter;
@@ -17,18 +17,29 @@ use crate::store::ServerInfo;
 const OPERATION: &str = "ask server";
 
 impl RedisAdapter {
-    /// Asks every primary.
+    /// Asks every primary. Fails where none of them answers.
     pub(super) async fn ask_servers(&self) -> Result<Vec<ServerInfo>, Error> {
         let primaries = self.net.primaries(OPERATION).await?;
         let (clustered, watched) = (self.net.is_clustered(), self.net.has_sentinels());
         let asked = primaries
             .iter()
             .map(|primary| ask(primary, clustered, watched));
-        let mut all = try_join_all(asked).await?;
-        for facts in &mut all {
-            facts.native_chosen = self.net.native();
+        let answers = join_all(asked).await;
+        if let [Err(failure), others @ ..] = &answers[..]
+            && others.iter().all(Result::is_err)
+        {
+            return Err(failure.clone());
         }
-        Ok(all)
+        let facts = |(primary, answer): (&Primary, Result<ServerInfo, Error>)| ServerInfo {
+            address: Some(primary.address().to_owned()),
+            slots: primary.slots(&self.net),
+            native_chosen: self.net.native(),
+            ..answer.unwrap_or_else(|failure| ServerInfo {
+                failure: Some(describe(&failure)),
+                ..ServerInfo::default()
+            })
+        };
+        Ok(primaries.iter().zip(answers).map(facts).collect())
     }
 }
 
@@ -39,7 +50,6 @@ async fn ask(primary: &Primary, clustered: bool, watched: bool) -> Result<Server
         })
         .await?;
     let mut facts = read(&info);
-    facts.address = Some(primary.address().to_owned());
     (facts.clock_offset, facts.round_trip) = compare_clocks(primary).await?;
     let connected = connected_replicas(&info);
     facts.writes_alone = watched.then_some(connected.is_none());

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use redis::RedisError;
 
 use crate::adapters::redis::adapter::RedisAdapter;
-use crate::adapters::redis::net::error;
+use crate::adapters::redis::net::{Replies, error};
 use crate::adapters::redis::resp::{Head, Walk, pack, reply};
 use crate::domain::{Error, ErrorKind, Topic};
 use crate::store::Partition;
@@ -26,6 +26,19 @@ impl RedisAdapter {
     /// Asks on the publisher's link.
     pub(super) async fn try_to_publish(&self) -> Result<(), Error> {
         let key = self.keys.health();
+        if !self.net.is_clustered() {
+            let server = self.try_key(&key).await?;
+            if server.is_clustered {
+                self.ask_for_slots(&key).await?;
+            }
+            return Ok(());
+        }
+        let (own, others) = tokio::join!(self.try_key(&key), self.try_each_primary(&key));
+        first_of([others, own.map(drop)])
+    }
+
+    /// Asks the server of a key, and returns what it says of itself.
+    async fn try_key(&self, key: &str) -> Result<Facts, Error> {
         let mut packed = Vec::new();
         // Every user may run HELLO. Without arguments it changes nothing and tells the role and
         // the mode.
@@ -39,7 +52,7 @@ impl RedisAdapter {
             b"1",
         ];
         pack(&mut packed, &write);
-        let mut replies = self.ask(&key, &packed, 2).await?.into_iter();
+        let mut replies = self.ask(key, &packed, 2).await?.into_iter();
         let server = replies.next().and_then(Result::ok);
         let server = server.map(facts).unwrap_or_default();
         let written = replies.next();
@@ -48,22 +61,12 @@ impl RedisAdapter {
         if server.is_replica {
             return Err(Error::new(ErrorKind::Refused, OPERATION, REPLICA));
         }
-        if self.net.is_clustered() {
-            self.try_each_primary(&key).await?;
-        } else if server.is_clustered {
-            self.ask_for_slots(&key).await?;
-        }
-        Ok(())
+        Ok(server)
     }
 
     /// Sends the commands, and once more when the connection failed: the server or a proxy may have
     /// closed it at this moment, and only a failing reconnect is a fault.
-    async fn ask(
-        &self,
-        key: &str,
-        packed: &[u8],
-        commands: usize,
-    ) -> Result<Vec<Result<bytes::Bytes, RedisError>>, Error> {
+    async fn ask(&self, key: &str, packed: &[u8], commands: usize) -> Result<Replies, Error> {
         match self.net.try_now(OPERATION, key, packed, commands).await {
             Err(failure) if failure.is_outcome_unknown() => {
                 self.net.try_now(OPERATION, key, packed, commands).await
@@ -106,16 +109,15 @@ impl RedisAdapter {
             pack(&mut packed, &write);
             self.ask(log, &packed, 1).await
         });
-        for answers in join_all(asking).await {
-            for answer in answers? {
-                match answer {
-                    // The user may write to some topics only.
-                    Err(cause) if error::code(&cause).as_deref() == Some("NOPERM") => {}
-                    answer => drop(answer.map_err(refused)?),
-                }
-            }
-        }
-        Ok(())
+        let judge = |answers: Replies| {
+            answers.into_iter().try_for_each(|answer| match answer {
+                // The user may write to some topics only.
+                Err(cause) if error::code(&cause).as_deref() == Some("NOPERM") => Ok(()),
+                answer => answer.map(drop).map_err(refused),
+            })
+        };
+        let answers = join_all(asking).await.into_iter();
+        first_of(answers.map(|answers| answers.and_then(judge)))
     }
 
     /// The log of a topic that never exists.
@@ -161,6 +163,20 @@ impl RedisAdapter {
         };
         asked.map(drop).map_err(in_plain_words)
     }
+}
+
+/// The first refusal of several servers, or else the first failure to ask one: a server that does not
+/// answer hides none that refuses.
+fn first_of(answers: impl IntoIterator<Item = Result<(), Error>>) -> Result<(), Error> {
+    let failures = answers.into_iter().filter_map(Result::err);
+    let first = failures.min_by_key(|failure| match std::error::Error::source(failure) {
+        Some(source) => {
+            let cause = source.downcast_ref::<RedisError>();
+            cause.and_then(error::code).is_none()
+        }
+        None => false,
+    });
+    first.map_or(Ok(()), Err)
 }
 
 /// What HELLO tells.
@@ -273,6 +289,22 @@ mod tests {
             assert!(error.to_string().contains(expected), "{error}");
             assert!(std::error::Error::source(&error).is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_hides_none_that_refuses() {
+        let cut = || {
+            let cause = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+            Err(error::sent(OPERATION, cause.into()))
+        };
+        let refusal = || Err(refused(reply("MISCONF unable to persist")));
+        let told = |answers: Vec<Result<(), Error>>| first_of(answers).map_err(|e| e.to_string());
+        assert_eq!(told(vec![Ok(()), Ok(())]), Ok(()));
+        for answers in [vec![cut(), refusal()], vec![refusal(), Ok(()), cut()]] {
+            let told = told(answers).unwrap_err();
+            assert!(told.contains("cannot save"), "{told}");
+        }
+        assert!(told(vec![Ok(()), cut()]).is_err());
     }
 
     #[test]

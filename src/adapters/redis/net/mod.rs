@@ -89,6 +89,11 @@ impl Primary {
         Arc::ptr_eq(&self.node, net.nodes.routes().map.owner(slot))
     }
 
+    /// The ranges of slots that it holds in a cluster.
+    pub(super) fn slots(&self, net: &Net) -> Vec<(u16, u16)> {
+        net.nodes.routes().map.ranges_of(&self.node)
+    }
+
     /// Sends packed commands once on the publisher's link.
     pub(super) async fn send(
         &self,
@@ -429,6 +434,20 @@ impl Net {
     /// The slot of a key; `None` where one server holds all keys.
     pub(super) fn slot(&self, key: &str) -> Option<u16> {
         self.is_clustered().then(|| self.nodes.slot(key))
+    }
+
+    /// The address of the node of a cluster that holds a key; `None` where one server holds all keys.
+    pub(super) async fn address_of(
+        &self,
+        operation: &'static str,
+        key: &str,
+    ) -> Result<Option<String>, Error> {
+        if !self.is_clustered() {
+            return Ok(None);
+        }
+        self.nodes.ready(operation).await?;
+        let owner = self.nodes.owner(self.nodes.slot(key));
+        Ok(Some(owner.address().to_string()))
     }
 
     /// Whether one command may name both keys.

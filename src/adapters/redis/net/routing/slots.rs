@@ -116,6 +116,23 @@ impl<N> SlotMap<N> {
         owners
     }
 
+    /// The ranges of slots that a node holds; none where the first node holds all slots.
+    pub(in crate::adapters::redis::net) fn ranges_of(&self, node: &Arc<N>) -> Vec<(u16, u16)> {
+        let same = |one: &Arc<N>| Arc::ptr_eq(one, node);
+        let Some(number) = self.nodes.iter().position(same) else {
+            return Vec::new();
+        };
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for (slot, owner) in (0..SLOTS).zip(&self.owners) {
+            match ranges.last_mut() {
+                _ if usize::from(*owner) != number => {}
+                Some((_, last)) if *last + 1 == slot => *last = slot,
+                _ => ranges.push((slot, slot)),
+            }
+        }
+        ranges
+    }
+
     /// A number that changes when a slot gets another owner.
     pub(in crate::adapters::redis::net) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -192,6 +209,9 @@ mod tests {
         map.set(5_000, &three);
         assert_ne!(map.fingerprint(), before);
         assert_eq!((**map.owner(5_000), **map.owner(5_001)), (3, 2));
+        assert_eq!(map.ranges_of(&two), [(200, 4_999), (5_001, 16_383)]);
+        assert_eq!(map.ranges_of(&three), [(5_000, 5_000)]);
+        assert_eq!(map.ranges_of(&Arc::new(4)), []);
         let owners = map.owners();
         assert_eq!(owners, [one, two, three]);
     }
@@ -201,6 +221,7 @@ mod tests {
         let map = SlotMap::of_one(Arc::new("one"));
         assert_eq!((**map.owner(0), **map.owner(16_383)), ("one", "one"));
         assert_eq!(map.owners().len(), 1);
+        assert_eq!(map.ranges_of(&map.owners()[0]), []);
         assert_eq!(map.unserved(), 0);
     }
 
