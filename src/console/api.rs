@@ -23,7 +23,7 @@ use super::visit::{Visit, id_of, pair_of};
 use crate::domain::{Group, Topic};
 use crate::operate::dead_letters::{JournalEntry, PlannedSweep};
 use crate::operate::plan::Plan;
-use crate::operate::views::{ListedDeadLetter, ListedGroup, ShownGroup};
+use crate::operate::views::{ListedDeadLetter, ListedGroup, ListedTopic, ShownGroup};
 use crate::operate::{escape, exposition};
 
 /// How many items a list has at most, and by default.
@@ -99,7 +99,12 @@ async fn metrics(visit: Visit) -> Response {
 }
 
 async fn topics(visit: Visit) -> Result<Response, Failure> {
-    Ok(answer(&visit.app.container.topics().list().await?))
+    let (topics, mut listed) = (visit.app.container.topics(), Vec::new());
+    for status in topics.list().await? {
+        let primaries = topics.primaries(&status).await?;
+        listed.push(ListedTopic { status, primaries });
+    }
+    Ok(answer(&listed))
 }
 
 async fn gauges(visit: Visit) -> Result<Response, Failure> {

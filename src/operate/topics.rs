@@ -98,6 +98,16 @@ impl Topics {
         Ok(self.existing(topic).await?.groups)
     }
 
+    /// The address of the primary of each of a topic's partitions, in their order, in a cluster; empty
+    /// outside one.
+    ///
+    /// # Errors
+    ///
+    /// The kinds of the connection.
+    pub async fn primaries(&self, topic: &TopicStatus) -> Result<Vec<String>, Error> {
+        primaries(&*self.store, topic).await
+    }
+
     /// The status of a topic's groups on each of its partitions, by group and partition.
     ///
     /// # Errors
@@ -334,4 +344,16 @@ impl Topics {
     pub async fn newest_id(&self, topic: &Topic) -> Result<Option<EntryId>, Error> {
         self.store.log().newest(&Partition::of(topic)).await
     }
+}
+
+/// As [`Topics::primaries`].
+pub(super) async fn primaries(
+    store: &dyn Store,
+    topic: &TopicStatus,
+) -> Result<Vec<String>, Error> {
+    let mut all = Vec::new();
+    for at in topic.partitions() {
+        all.extend(store.inspect().server_of(&at).await?);
+    }
+    Ok(all)
 }

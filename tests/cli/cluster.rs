@@ -9,13 +9,17 @@ use crate::run::{redstart, run, run_with};
 use crate::support::cluster::Cluster;
 use crate::support::{finish, group, topic};
 
-/// The primary of a partition in namespace `shop`, by its number in the cluster.
-fn primary_of(cluster: &Cluster, topic: &Topic, number: u16) -> usize {
-    let tag = match number {
+/// The log of a partition in namespace `shop`.
+fn log(topic: &Topic, number: u16) -> String {
+    match number {
         0 => format!("{{shop:{topic}}}:log"),
         _ => format!("{{shop:{topic}/{number}}}:log"),
-    };
-    cluster.owner(0, cluster.slot(&tag))
+    }
+}
+
+/// The primary of a partition, by its number in the cluster.
+fn primary_of(cluster: &Cluster, topic: &Topic, number: u16) -> usize {
+    cluster.owner(0, cluster.slot(&log(topic, number)))
 }
 
 /// A topic whose partitions lie as wanted.
@@ -65,6 +69,79 @@ fn the_demo_and_the_commands_work_on_a_cluster() {
     // A finding that is the same for all nodes stands once.
     let coverage = doctor.out.matches("cluster-require-full-coverage is yes");
     assert_eq!(coverage.count(), 1, "{doctor:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tool_shows_the_primary_of_each_partition() {
+    const PARTITIONS: u16 = 6;
+
+    let cluster = Cluster::start(3, 0);
+    let url = cluster.url();
+    let shop = Namespace::new("shop").unwrap();
+    let container = cluster.builder(&shop).connect().await.unwrap();
+    let (even, uneven) = (topic("even"), topic("uneven"));
+    let single = topic("single");
+    for (topic, count) in [(&even, PARTITIONS), (&uneven, PARTITIONS), (&single, 1)] {
+        let settings = TopicSettings::default().with_partitions(count);
+        container.topics().create(topic, settings).await.unwrap();
+        let at = GroupAt::of(topic, &group("billing"));
+        let made = container.store();
+        let made = made.topics().create_group(&at, StartFrom::Beginning).await;
+        made.unwrap();
+    }
+    finish(container).await;
+    // The slots of a topic's partitions are spread by themselves, but an operator may move them.
+    for number in 0..PARTITIONS - 1 {
+        let from = primary_of(&cluster, &uneven, number);
+        if from != 0 {
+            cluster.move_slot(cluster.slot(&log(&uneven, number)), from, 0);
+        }
+    }
+    let address = |topic: &Topic, number: u16| {
+        let primary = primary_of(&cluster, topic, number);
+        format!("127.0.0.1:{}", cluster.nodes[primary].port())
+    };
+
+    let topics = run(Some(&url), &["topics", "--json"]).ok().json();
+    let topics = topics.as_array().unwrap();
+    assert_eq!(topics.len(), 3);
+    for (listed, topic) in topics.iter().zip([&even, &single, &uneven]) {
+        let primaries = listed["primaries"].as_array().unwrap();
+        assert_eq!(listed["topic"], topic.as_str());
+        let count = if *topic == single { 1 } else { PARTITIONS };
+        let expected = (0..count).map(|number| address(topic, number));
+        assert!(expected.eq(primaries.iter().map(|one| one.as_str().unwrap().to_owned())));
+    }
+    let table = run(Some(&url), &["topics"]).ok().out;
+    let of_even = table.lines().find(|line| line.starts_with(even.as_str()));
+    assert!(
+        table.lines().next().unwrap().ends_with("primaries"),
+        "{table}"
+    );
+    assert!(of_even.unwrap().contains(" on 127.0.0.1:"), "{table}");
+    assert!(table.contains(&address(&single, 0)), "{table}");
+
+    let groups = ["groups", even.as_str(), "--partitions"];
+    let parts = run(Some(&url), &[&groups[..], &["--json"]].concat());
+    let parts = parts.ok().json();
+    for (part, number) in parts.as_array().unwrap().iter().zip(0..PARTITIONS) {
+        assert_eq!(part["partition"], number);
+        assert_eq!(part["primary"], address(&even, number));
+    }
+    let table = run(Some(&url), &groups).ok().out;
+    for (line, number) in table.lines().skip(1).zip(0..PARTITIONS) {
+        assert!(line.ends_with(&address(&even, number)), "{table}");
+    }
+
+    let told = run(Some(&url), &["doctor", "--json"]).json();
+    let findings = told["findings"].as_array().unwrap().iter();
+    let named = findings.filter(|one| one["check"] == "partitions");
+    let named: Vec<&str> = named.map(|one| one["what"].as_str().unwrap()).collect();
+    let [named] = named[..] else {
+        panic!("{told}");
+    };
+    assert!(named.starts_with(&format!("{uneven}: ")), "{named}");
+    assert!(named.ends_with(", one of 3 primaries"), "{named}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ use crate::console::page::{
 use crate::console::visit::{Visit, topic_of};
 use crate::domain::{Codec, EntryId, Timestamp, Topic};
 use crate::operate::topics::Entry;
-use crate::store::TopicStatus;
+use crate::operate::views::ListedTopic;
 
 /// How many entries a page shows.
 const PAGE: usize = 50;
@@ -42,6 +42,8 @@ pub(in crate::console) async fn page(
     topics.groups(&topic).await?;
     let status = topics.get(&topic).await?;
     let status = status.ok_or_else(|| Failure::not_found("the topic was removed meanwhile"))?;
+    let primaries = topics.primaries(&status).await?;
+    let listed = ListedTopic { status, primaries };
     let after = start(&from.from)?;
     let entries = match after {
         Some(after) => topics.entries_after(&topic, Some(after), PAGE).await?,
@@ -68,7 +70,7 @@ pub(in crate::console) async fn page(
     };
     let body = html! {
         (said.show())
-        (summary(&visit, &status))
+        (summary(&visit, &listed))
         h2 { "Entries" }
         form.row method="get" action=(visit.links().topic(&topic)) {
             label { "Begin at a time or after an id"
@@ -110,7 +112,8 @@ fn start(text: &str) -> Result<Option<EntryId>, Failure> {
     Ok(Some(EntryId::new(millis.saturating_sub(1), u64::MAX)))
 }
 
-fn summary(visit: &Visit, status: &TopicStatus) -> Markup {
+fn summary(visit: &Visit, listed: &ListedTopic) -> Markup {
+    let status = &listed.status;
     let (topic, links) = (&status.topic, visit.links());
     let limit = status.settings.backlog_limit();
     let backlog = status
@@ -123,6 +126,9 @@ fn summary(visit: &Visit, status: &TopicStatus) -> Markup {
         (fact("Retention", html! { (status.settings.retention()) }))
         @if status.settings.partitions() > 1 {
             (fact("Partitions", html! { (status.settings.partitions()) }))
+        }
+        @if !listed.primaries.is_empty() {
+            (fact("Primaries", html! { (listed.held_by()) }))
         }
         @if limit == u64::MAX {
             (fact("Backlog limit", html! { "none" }))

@@ -181,6 +181,10 @@ impl Doctor {
             .iter()
             .filter(|topic| !unseen.hides_some_of(&topic.status.topic));
         findings.extend(whole.filter_map(|topic| partitions::skew(&topic.parts)));
+        match self.uneven(&topics, unseen.primaries()).await {
+            Ok(uneven) => findings.extend(uneven),
+            Err(error) => findings.push(failed("partitions", &error)),
+        }
         let (owned, not_owned) = self.owned_groups(&topics).await;
         findings.extend(owned::judge(&owned, at));
         findings.extend(topics.iter().filter_map(schedules::judge));

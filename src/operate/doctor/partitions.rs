@@ -1,8 +1,11 @@
 //! Findings on the partitions of a topic.
 
+use crate::domain::{Error, Placement};
+use crate::operate::doctor::Doctor;
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
-use crate::operate::doctor::groups::backlog_of;
+use crate::operate::doctor::groups::{TopicFacts, backlog_of};
 use crate::operate::doctor::progress::Still;
+use crate::operate::topics;
 use crate::store::{GroupStatus, TopicStatus};
 
 /// The backlog from which an uneven one is worth a finding.
@@ -35,6 +38,54 @@ pub(super) fn skew(parts: &[TopicStatus]) -> Option<Finding> {
         "spread the load over more keys, or find the consumer that holds the partition up: \
          `redstart groups {name} --partitions`"
     )))
+}
+
+/// Whether the partitions of a topic lie unevenly on the primaries of a cluster: more than twice an equal
+/// share of them on one, or many on one of two. `held_by` has the primary of each partition.
+fn uneven(status: &TopicStatus, held_by: &[String], primaries: usize) -> Option<Finding> {
+    let on = |primary: &String| held_by.iter().filter(|one| *one == primary).count();
+    let (most, primary) = held_by.iter().map(|one| (on(one), one)).max()?;
+    let all = held_by.len();
+    let is_uneven = most * primaries > 2 * all || (most == all && all >= 2 * primaries);
+    if primaries < 2 || all < primaries || !is_uneven {
+        return None;
+    }
+    let name = &status.topic;
+    let what = format!(
+        "{name}: {most} of {all} partitions lie on {primary}, one of {primaries} primaries"
+    );
+    let why =
+        "this primary carries most of the topic's load, and while it is down most of its keys wait";
+    let finding = Finding::new(Severity::Warning, "partitions", what).because(why);
+    Some(finding.advise(format!(
+        "move the slots of some of its partitions to other primaries, or move to a topic with another name \
+         or more partitions; `redstart groups {name} --partitions` shows the primary of each"
+    )))
+}
+
+impl Doctor {
+    /// The findings on topics whose partitions lie unevenly on the primaries of a cluster.
+    pub(super) async fn uneven(
+        &self,
+        topics: &[TopicFacts],
+        primaries: usize,
+    ) -> Result<Vec<Finding>, Error> {
+        let mut divided: Vec<&TopicStatus> = topics.iter().map(|topic| &topic.status).collect();
+        divided.retain(|status| status.settings.partitions() > 1);
+        // With the other placement all topics lie on one primary by choice.
+        if primaries < 2
+            || divided.is_empty()
+            || self.store.inspect().placement().await? == Some(Placement::Together)
+        {
+            return Ok(Vec::new());
+        }
+        let mut findings = Vec::new();
+        for status in divided {
+            let held_by = topics::primaries(&*self.store, status).await?;
+            findings.extend(uneven(status, &held_by, primaries));
+        }
+        Ok(findings)
+    }
 }
 
 /// One partition stands still. The sums of the group look as if it ran.
@@ -100,7 +151,6 @@ mod tests {
     use super::*;
     use crate::adapters::memory::{ManualClock, MemoryStore};
     use crate::domain::{ConsumerName, Group, Timestamp, Topic, TopicSettings};
-    use crate::operate::doctor::Doctor;
     use crate::store::{GroupAt, Member, NewEntry, Opening, Partition, StartFrom};
 
     #[test]
@@ -219,6 +269,29 @@ mod tests {
                 .what
                 .ends_with("and 11 more are full")
         );
+    }
+
+    #[test]
+    fn partitions_that_lie_unevenly_are_named() {
+        let told = |held_by: &[&str], primaries: usize| {
+            let settings = TopicSettings::default().with_partitions(held_by.len() as u16);
+            let status = TopicStatus::new(Topic::new("orders").unwrap(), settings);
+            let held_by: Vec<String> = held_by.iter().map(|one| (*one).to_owned()).collect();
+            let finding = uneven(&status, &held_by, primaries)?;
+            finding.assert_helpful();
+            Some(finding.what)
+        };
+        assert_eq!(
+            told(&["a", "b", "b", "b", "b", "b"], 3).as_deref(),
+            Some("orders: 5 of 6 partitions lie on b, one of 3 primaries")
+        );
+        assert_eq!(told(&["a", "c", "b", "b", "b", "b"], 3), None);
+        assert_eq!(told(&["a", "a", "a"], 3).map(|_| ()), Some(()));
+        assert_eq!(told(&["a", "a"], 3), None, "fewer than primaries");
+        assert_eq!(told(&["a"; 3], 2), None);
+        assert_eq!(told(&["a"; 4], 2).map(|_| ()), Some(()));
+        assert_eq!(told(&["a"; 4], 1), None);
+        assert_eq!(told(&[], 3), None, "outside a cluster");
     }
 
     fn told(entries: &[u64]) -> Option<String> {

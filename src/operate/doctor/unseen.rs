@@ -34,6 +34,8 @@ pub(super) const OF_TOPICS: &str = "backlog, ids, trimming, unread, groups, retr
 #[derive(Debug, Default)]
 pub(super) struct Unseen {
     silent: Vec<ServerInfo>,
+    /// How many primaries there are, silent or not.
+    primaries: usize,
     hidden: Mutex<BTreeMap<String, BTreeSet<Partition>>>,
 }
 
@@ -42,8 +44,13 @@ impl Unseen {
         let silent = servers.iter().filter(|one| one.failure.is_some());
         Arc::new(Self {
             silent: silent.cloned().collect(),
+            primaries: servers.len(),
             hidden: Mutex::default(),
         })
+    }
+
+    pub(super) fn primaries(&self) -> usize {
+        self.primaries
     }
 
     /// Whether all primaries answer.

@@ -7,6 +7,7 @@ mod entry;
 mod message;
 mod value;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -20,7 +21,7 @@ use crate::operate::in_flight::ConsumerInFlight;
 use crate::operate::owned::OwnedPartition;
 use crate::operate::retries::ScheduledRetry;
 use crate::operate::schedules::ScheduledMessage;
-use crate::store::{DeliveryId, GroupReset, GroupStatus, ResetTo};
+use crate::store::{DeliveryId, GroupReset, GroupStatus, ResetTo, TopicStatus};
 use crate::wire::value::{decode, once_state};
 
 use self::message::MessageView;
@@ -91,6 +92,37 @@ pub struct OfTopic<'a, T> {
     pub value: &'a T,
 }
 
+/// A topic in a list: its status, and the primaries of its partitions.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedTopic {
+    /// The topic's status.
+    #[serde(flatten)]
+    pub status: TopicStatus,
+    /// The address of the primary of each partition in a cluster; empty outside one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub primaries: Vec<String>,
+}
+
+impl ListedTopic {
+    /// The primaries in words, each with how many of several partitions it holds; empty outside a
+    /// cluster.
+    #[must_use]
+    pub fn held_by(&self) -> String {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for primary in &self.primaries {
+            *counts.entry(primary).or_default() += 1;
+        }
+        let words = counts.into_iter().map(|(primary, count)| {
+            if self.primaries.len() == 1 {
+                return primary.to_owned();
+            }
+            format!("{count} on {primary}")
+        });
+        words.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// A group in a list: its status, and how old its oldest messages are.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -159,6 +191,9 @@ pub struct GroupOnPartition<'a> {
     /// The group's status there.
     #[serde(flatten)]
     pub status: &'a GroupStatus,
+    /// The address of the primary that holds the partition in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub primary: Option<&'a str>,
     /// The member that owns it; `None` while nobody does, and for a shared group.
     pub owner: Option<&'a ConsumerName>,
     /// The owner's token.
@@ -168,18 +203,21 @@ pub struct GroupOnPartition<'a> {
 }
 
 impl<'a> GroupOnPartition<'a> {
-    /// The view of a group's status on a partition, and of its owner there if the group is owned.
+    /// The view of a group's status on a partition, of the partition's primary in a cluster, and of the
+    /// group's owner there if it is owned.
     #[must_use]
     pub fn new(
         topic: &'a Topic,
         partition: u16,
         status: &'a GroupStatus,
+        primary: Option<&'a str>,
         owned: Option<&'a OwnedPartition>,
     ) -> Self {
         Self {
             topic,
             partition,
             status,
+            primary,
             owner: owned.and_then(|one| one.owner.as_ref()),
             token: owned.and_then(|one| one.token),
             held_back: owned.map(|one| one.held_back),

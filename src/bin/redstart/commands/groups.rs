@@ -94,6 +94,11 @@ async fn partitions(
 ) -> Result<(), Failure> {
     let topics = container.topics();
     let all = topics.groups_by_partition(topic).await?;
+    let status = topics.get(topic).await?;
+    let primaries = match &status {
+        Some(status) => topics.primaries(status).await?,
+        None => Vec::new(),
+    };
     let mut owned: BTreeMap<&Group, Vec<OwnedPartition>> = BTreeMap::new();
     for (_, status) in all.iter().filter(|(at, one)| *at == 0 && one.owned) {
         let partitions = topics.owned_partitions(topic, &status.group).await?;
@@ -104,7 +109,9 @@ async fn partitions(
         .map(|(partition, status)| {
             let owned = owned.get(&status.group);
             let owned = owned.and_then(|all| all.get(usize::from(*partition)));
-            GroupOnPartition::new(topic, *partition, status, owned)
+            let primary = primaries.get(usize::from(*partition));
+            let primary = primary.map(String::as_str);
+            GroupOnPartition::new(topic, *partition, status, primary, owned)
         })
         .collect();
     let more = Terminal::cut(&mut parts, args.max);
@@ -139,10 +146,15 @@ async fn partitions(
             or_dash(one.held_back),
         ];
         let numbers = [in_flight, scheduled, dead, consumers].map(u64::to_string);
-        names.into_iter().chain(numbers).collect()
+        let primary = one.primary.map(str::to_owned);
+        names.into_iter().chain(numbers).chain(primary).collect()
     };
     let rows: Vec<Vec<String>> = parts.iter().map(row).collect();
-    terminal.table(&ON_PARTITIONS, &rows, 4..11)?;
+    let mut header = ON_PARTITIONS.to_vec();
+    if !primaries.is_empty() {
+        header.push("primary");
+    }
+    terminal.table(&header, &rows, 4..11)?;
     terminal.remark_more(more);
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use redstart::Container;
 use redstart::topics::{TopicSettings, TopicStatus};
+use redstart::views::ListedTopic;
 
 use super::topic_change::{self, limit};
 use crate::args::{CreateArgs, TopicsAction, TopicsArgs};
@@ -51,8 +52,13 @@ async fn list(
     container: &Container,
     terminal: &mut Terminal<'_>,
 ) -> Result<(), Failure> {
-    let mut topics = container.topics().list().await?;
-    let more = Terminal::cut(&mut topics, args.max);
+    let mut all = container.topics().list().await?;
+    let more = Terminal::cut(&mut all, args.max);
+    let mut topics = Vec::new();
+    for status in all {
+        let primaries = container.topics().primaries(&status).await?;
+        topics.push(ListedTopic { status, primaries });
+    }
     if terminal.is_json() {
         return Ok(terminal.json(&topics)?);
     }
@@ -61,18 +67,21 @@ async fn list(
         return Ok(());
     }
     // A column for what no topic has would be noise.
-    if topics.iter().all(|one| one.settings.partitions() == 1) {
-        let rows: Vec<Vec<String>> = topics.iter().map(row).collect();
-        terminal.table(&HEADER, &rows, 3..6)?;
-    } else {
-        let rows = topics.iter().map(|one| {
-            let mut row = row(one);
-            row.push(one.settings.partitions().to_string());
-            row
-        });
-        let header = [&HEADER[..], &["partitions"]].concat();
-        terminal.table(&header, &rows.collect::<Vec<_>>(), 3..7)?;
-    }
+    let are_divided = topics
+        .iter()
+        .any(|one| one.status.settings.partitions() > 1);
+    let is_cluster = topics.iter().any(|one| !one.primaries.is_empty());
+    let mut header = HEADER.to_vec();
+    header.extend(are_divided.then_some("partitions"));
+    let numbers = 3..header.len();
+    header.extend(is_cluster.then_some("primaries"));
+    let rows = topics.iter().map(|one| {
+        let mut row = row(&one.status);
+        row.extend(are_divided.then(|| one.status.settings.partitions().to_string()));
+        row.extend(is_cluster.then(|| one.held_by()));
+        row
+    });
+    terminal.table(&header, &rows.collect::<Vec<_>>(), numbers)?;
     terminal.remark_more(more);
     Ok(())
 }
