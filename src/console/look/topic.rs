@@ -128,7 +128,7 @@ fn summary(visit: &Visit, listed: &ListedTopic) -> Markup {
             (fact("Partitions", html! { (status.settings.partitions()) }))
         }
         @if !listed.primaries.is_empty() {
-            (fact("Primaries", html! { (listed.held_by()) }))
+            (fact("Primaries", html! { (listed.primaries_in_words()) }))
         }
         @if limit == u64::MAX {
             (fact("Backlog limit", html! { "none" }))

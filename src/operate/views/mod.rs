@@ -108,7 +108,7 @@ impl ListedTopic {
     /// The primaries in words, each with how many of several partitions it holds; empty outside a
     /// cluster.
     #[must_use]
-    pub fn held_by(&self) -> String {
+    pub fn primaries_in_words(&self) -> String {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for primary in &self.primaries {
             *counts.entry(primary).or_default() += 1;

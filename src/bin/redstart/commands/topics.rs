@@ -78,7 +78,7 @@ async fn list(
     let rows = topics.iter().map(|one| {
         let mut row = row(&one.status);
         row.extend(are_divided.then(|| one.status.settings.partitions().to_string()));
-        row.extend(is_cluster.then(|| one.held_by()));
+        row.extend(is_cluster.then(|| one.primaries_in_words()));
         row
     });
     terminal.table(&header, &rows.collect::<Vec<_>>(), numbers)?;
