@@ -4,6 +4,7 @@ mod dead;
 mod durability;
 mod failing;
 mod flat;
+mod fleet;
 mod idle;
 mod kv;
 mod latency;
@@ -31,6 +32,7 @@ pub(crate) async fn all(bench: &mut Bench) {
     flat::topics(bench).await;
     topics::idle(bench).await;
     topics::active(bench).await;
+    fleet::consuming(bench).await;
     owned::consuming(bench).await;
     memory::measure(bench).await;
 }

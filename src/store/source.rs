@@ -270,7 +270,8 @@ pub enum Reading {
     /// message of a busy fleet then wakes one process.
     Own,
     /// On a connection that all such subscriptions of the container share. The server tells on
-    /// another one which topics have changed, so a subscription without messages costs nothing.
+    /// another one which topics have changed, so a subscription without messages costs nothing. Of
+    /// several processes that read one group, one gets most messages while it has room.
     Shared,
 }
 

@@ -1,5 +1,6 @@
 //! What consumers hold, and how each delivery ends: XACK in bulk, the rest by script.
 
+mod courtesy;
 mod entries;
 mod reader;
 mod shared;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
+use super::courtesy::Courtesy;
 use super::entries::{Streams, key_of};
 use crate::adapters::redis::adapter::RedisAdapter;
 use crate::adapters::redis::bells::{Bells, SharedReaders};
@@ -18,23 +19,6 @@ use crate::store::{Bell, Fetched, GroupAt, Interrupt, Opened, Opening, Reader, R
 const MOST_AT_ONCE: usize = 100;
 /// How often a reader looks while the server does not tell of changes.
 const LOOK_DEAF: Duration = Duration::from_secs(2);
-
-/// How many reads in a row may find that other processes were quicker, before a reader lets them go
-/// first.
-const MISSES: u32 = 4;
-const SHORTEST_COURTESY: Duration = Duration::from_millis(2);
-const LONGEST_COURTESY: Duration = Duration::from_millis(20);
-
-/// The longest wait between a ring and a read. All processes of a group hear a ring, and each read that
-/// comes too late costs the server as much as one that finds the message.
-fn courtesy(misses: u32) -> Duration {
-    match misses.checked_sub(MISSES) {
-        None => Duration::ZERO,
-        Some(more) => SHORTEST_COURTESY
-            .saturating_mul(1 << more.min(8))
-            .min(LONGEST_COURTESY),
-    }
-}
 
 impl RedisAdapter {
     /// Opens a reader on the shared connections. `None` where a server does not tell of changes.
@@ -89,7 +73,7 @@ impl RedisAdapter {
             is_ready: false,
             has_rung: false,
             failure: None,
-            misses: 0,
+            courtesy: Courtesy::default(),
             looked: Instant::now(),
             interrupted: Arc::clone(&interrupted),
         };
@@ -150,15 +134,14 @@ struct SharedReader {
     /// Of a part whose last read failed while others brought something. The caller must learn that
     /// deliveries may have been lost on their way.
     failure: Option<Error>,
-    /// How many reads after a ring have found nothing since the last that found something.
-    misses: u32,
+    courtesy: Courtesy,
     looked: Instant,
     interrupted: Arc<Notify>,
 }
 
 impl SharedReader {
     /// Waits until a read may find something. Returns whether it rang.
-    async fn wait_for_ring(&self) -> bool {
+    async fn wait_for_ring(&mut self) -> bool {
         let look = match self.bell.hears() {
             true => self.one_of.next_look(self.looked),
             false => self.looked + LOOK_DEAF.mul_f64(0.75 + fastrand::f64() / 4.0),
@@ -168,9 +151,10 @@ impl SharedReader {
             () = self.bell.rung_since(Ring::Entries, self.seen) => {}
             () = sleep_until(look) => return false,
         }
-        let courtesy = courtesy(self.misses);
-        if !courtesy.is_zero() {
-            sleep(courtesy.mul_f64(fastrand::f64())).await;
+        let now = Instant::now();
+        let turn = self.courtesy.turn(now);
+        if turn > now {
+            sleep_until(turn).await;
         }
         true
     }
@@ -180,8 +164,9 @@ impl SharedReader {
             return Err(failure);
         }
         let until = Instant::now() + wait;
+        let interrupted = Arc::clone(&self.interrupted);
         let mut only_once = std::mem::take(&mut self.is_ready) || wait.is_zero();
-        let mut look_at_all = self.parts.len() == 1 || !std::mem::take(&mut self.has_rung);
+        let mut rang = std::mem::take(&mut self.has_rung);
         loop {
             if let Some(cause) = self.bells.refusal() {
                 let error = Error::new(
@@ -191,38 +176,40 @@ impl SharedReader {
                 );
                 return Err(error.because(cause).on(self.opening.to_string()));
             }
-            let fetched = self.look(max, look_at_all).await?;
+            let fetched = self.look(max, rang).await?;
             if !fetched.is_empty() || only_once {
                 return Ok(fetched);
             }
             tokio::select! {
                 biased;
-                () = self.interrupted.notified() => return Ok(Vec::new()),
-                rang = self.wait_for_ring() => look_at_all = !rang || self.parts.len() == 1,
+                () = interrupted.notified() => return Ok(Vec::new()),
+                heard = self.wait_for_ring() => rang = heard,
                 // A last look: a ring may be late.
-                () = sleep_until(until) => (only_once, look_at_all) = (true, true),
+                () = sleep_until(until) => (only_once, rang) = (true, false),
             }
         }
     }
 
     /// Reads the parts that may have something. A look that comes of itself reads all of them, because a ring
     /// may be lost.
-    async fn look(&mut self, max: usize, all: bool) -> Result<Vec<Fetched>, Error> {
+    async fn look(&mut self, max: usize, rang: bool) -> Result<Vec<Fetched>, Error> {
         let max = max.min(MOST_AT_ONCE);
+        let all = !rang || self.parts.len() == 1;
         let rings = self.bell.count(Ring::Entries);
         self.looked = Instant::now();
         let net = &self.net;
         let parts = self.parts.iter_mut();
         let parts = parts.filter(|part| all || part.has_rung() || !part.bell.hears());
         let mut reads = join_all(parts.map(|part| part.read(net, max))).await;
+        let full = reads.iter().flatten().any(|read| read.len() >= max);
         let fetched = match reads.len() {
             1 => reads.swap_remove(0)?,
             _ => self.joined(reads)?,
         };
-        self.misses = match fetched.is_empty() {
-            true => self.misses.saturating_add(1),
-            false => 0,
-        };
+        match rang {
+            true => self.courtesy.note(fetched.len(), full),
+            false => self.courtesy.end_turn(),
+        }
         self.seen = match self.parts.iter().any(Part::has_rung) {
             true => rings.wrapping_sub(1),
             false => rings,
@@ -271,17 +258,5 @@ impl Interrupt for SharedInterrupt {
             self.0.notify_waiters();
             Ok(())
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reader_that_always_comes_too_late_lets_others_go_first() {
-        let millis: Vec<_> = (0..10).map(|n| courtesy(n).as_millis()).collect();
-        assert_eq!(millis, [0, 0, 0, 0, 2, 4, 8, 16, 20, 20]);
-        assert_eq!(courtesy(u32::MAX), LONGEST_COURTESY);
     }
 }
