@@ -11,3 +11,4 @@ mod moving;
 mod partitions;
 mod roles;
 mod shared;
+mod tls;

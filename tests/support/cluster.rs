@@ -33,8 +33,19 @@ impl Cluster {
 
     /// The same, with further settings for each node.
     pub(crate) fn start_with(primaries: usize, replicas: usize, settings: &[&str]) -> Self {
+        let settings = settings.iter().map(|one| (*one).to_owned());
+        let settings: Vec<String> = settings.collect();
+        Self::start_by(primaries, replicas, || settings.clone())
+    }
+
+    /// The same, with settings that are made anew for each attempt to start a node.
+    pub(crate) fn start_by(
+        primaries: usize,
+        replicas: usize,
+        settings: impl Fn() -> Vec<String>,
+    ) -> Self {
         let nodes: Vec<Server> = (0..primaries * (1 + replicas))
-            .map(|_| start_node(settings))
+            .map(|_| start_node(&settings))
             .collect();
         let ids = nodes.iter().map(|node| node.command(&["CLUSTER", "MYID"]));
         let cluster = Self {
@@ -266,7 +277,7 @@ fn epoch_of(by: &Server, id: &str) -> String {
     epoch.expect("a known node").to_owned()
 }
 
-fn start_node(settings: &[&str]) -> Server {
+fn start_node(settings: &impl Fn() -> Vec<String>) -> Server {
     let timeout = NODE_TIMEOUT.as_millis().to_string();
     Server::start_by(|| {
         // By default the bus has the port plus 10,000, which may be beyond the last port.
@@ -280,9 +291,7 @@ fn start_node(settings: &[&str]) -> Server {
             ["--repl-diskless-sync-delay", "0"],
             ["--appendfsync", "everysec"],
         ];
-        let own = own.iter().flatten().copied();
-        own.chain(settings.iter().copied())
-            .map(str::to_owned)
-            .collect()
+        let own = own.iter().flatten().map(|one| (*one).to_owned());
+        own.chain(settings()).collect()
     })
 }

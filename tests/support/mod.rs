@@ -11,6 +11,7 @@ pub(crate) mod sentinel;
 #[path = "../../src/bin/redstart/demo/server_process.rs"]
 mod server_process;
 pub(crate) mod soon;
+pub(crate) mod tls;
 pub(crate) mod worker;
 
 use std::net::{TcpListener, TcpStream};
