@@ -317,10 +317,9 @@ pub(crate) fn refused(effects: &[Effect], fate: &EffectFate) -> Error {
                 Refusal::WrongType => "the key has another type; nothing was written",
                 Refusal::NotAnInteger => "the value is not an integer; nothing was written",
                 Refusal::OutOfRange => "the sum is out of range; nothing was written",
-                Refusal::LaterFull => {
-                    return super::later::effects_full_of(
-                        effects.get(*at).map_or("", Effect::subject),
-                    );
+                Refusal::LaterFull { partition } => {
+                    let topic = effects.get(*at).map_or("", Effect::subject);
+                    return super::later::effects_full_of(topic, *partition);
                 }
                 Refusal::StreamFull => "the stream has given its last id; nothing was written",
             };

@@ -31,10 +31,18 @@ fn full_of(topic: &Topic, partition: u16, partitions: u16, most: u64) -> Error {
     Error::new(ErrorKind::BacklogFull, OPERATION, rule).on(topic.as_str())
 }
 
-/// The same of effects, the store of which says no more.
-pub(super) fn effects_full_of(topic: &str) -> Error {
-    let rule = "the topic, or the partition of the message's key, keeps as many messages for later as \
-                its part of the backlog limit; nothing was scheduled";
+/// The same of effects, the store of which does not say how many they are.
+pub(super) fn effects_full_of(topic: &str, partition: Option<u16>) -> Error {
+    let rule = match partition {
+        None => {
+            "the topic keeps as many messages for later as its backlog limit; nothing was scheduled"
+                .to_owned()
+        }
+        Some(number) => format!(
+            "partition {number} keeps as many messages for later as its equal part of the topic's \
+             backlog limit, and the message's key belongs there; nothing was scheduled"
+        ),
+    };
     Error::new(ErrorKind::BacklogFull, OPERATION, rule).on(topic)
 }
 

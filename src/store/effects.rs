@@ -187,8 +187,12 @@ pub enum Refusal {
     OutOfRange,
     /// The topic's stream has given its last id.
     StreamFull,
-    /// The topic keeps as many messages for later as its backlog limit.
-    LaterFull,
+    /// The topic keeps as many messages for later as its backlog limit, or the partition of the message
+    /// as many as its part.
+    LaterFull {
+        /// The partition; `None` where the topic was named as a whole to a store that knows one.
+        partition: Option<u16>,
+    },
 }
 
 /// The result of one commit.

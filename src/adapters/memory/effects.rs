@@ -82,7 +82,8 @@ fn refusal(space: &mut Space, effects: &[Effect], now: u64) -> Option<EffectFate
                     if at == partition && !topic.later.contains(&message.id))
             });
             let is_full = before.count() as u64 >= topic.left_for_later();
-            is_full.then_some(EffectFate::Refused(at, Refusal::LaterFull))
+            let partition = None;
+            is_full.then_some(EffectFate::Refused(at, Refusal::LaterFull { partition }))
         }
         _ => None,
     };

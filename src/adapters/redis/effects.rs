@@ -378,7 +378,7 @@ fn fate(line: &str) -> Option<EffectFate> {
         "not-an-integer" => refused(&mut words, Refusal::NotAnInteger),
         "out-of-range" => refused(&mut words, Refusal::OutOfRange),
         "stream-full" => refused(&mut words, Refusal::StreamFull),
-        "later-full" => refused(&mut words, Refusal::LaterFull),
+        "later-full" => refused(&mut words, Refusal::LaterFull { partition: None }),
         _ => None,
     }
 }
@@ -465,7 +465,7 @@ mod tests {
                 EffectFate::Refused(1, Refusal::NotAnInteger),
                 EffectFate::Refused(2, Refusal::OutOfRange),
                 EffectFate::Refused(4, Refusal::StreamFull),
-                EffectFate::Refused(5, Refusal::LaterFull),
+                EffectFate::Refused(5, Refusal::LaterFull { partition: None }),
             ]
         );
         assert_eq!(of("").unwrap(), []);

@@ -4,7 +4,7 @@
 use super::{Partitioned, bare_delivery, by_partition, half_done, member_at, numbered, route};
 use crate::domain::{BoxFuture, Error};
 use crate::store::source::{Member, Partition};
-use crate::store::{Effect, EffectCommit, EffectFate, EffectStore, Session};
+use crate::store::{Effect, EffectCommit, EffectFate, EffectStore, Refusal, Session};
 
 /// Effects on single partitions.
 struct Routed {
@@ -27,7 +27,16 @@ impl Routed {
                 EffectFate::Done(appended)
             }
             EffectFate::Differs(place) => EffectFate::Differs(origin(place)),
-            EffectFate::Refused(place, why) => EffectFate::Refused(origin(place), why),
+            EffectFate::Refused(place, why) => {
+                let why = match (why, self.effects.get(place)) {
+                    (Refusal::LaterFull { .. }, Some(Effect::Schedule { at, .. })) => {
+                        let partition = Some(at.number());
+                        Refusal::LaterFull { partition }
+                    }
+                    (why, _) => why,
+                };
+                EffectFate::Refused(origin(place), why)
+            }
             other => other,
         }
     }

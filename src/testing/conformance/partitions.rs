@@ -14,8 +14,8 @@ use super::support::{
 use crate::api::{Delivery, Payload};
 use crate::api::{PublishOptions, SubscribeOptions};
 use crate::domain::{
-    DeadLetterFilter, Durability, EntryId, Envelope, ErrorKind, Outcome, Retention, ScheduleId,
-    ScheduleOptions, Sweep, Timestamp, TopicSettings, When,
+    DeadLetterFilter, Durability, Effects, EntryId, Envelope, ErrorKind, Outcome, Retention,
+    ScheduleId, ScheduleOptions, Sweep, Timestamp, TopicSettings, When, crc16,
 };
 use crate::store::{
     Commit, Fields, IdRange, LaterEntry, LaterPut, NewEntry, NewLater, Partition, ResetTo, Unmarked,
@@ -297,6 +297,17 @@ pub async fn messages_for_later_are_bounded_by_partition<S: Subject>(subject: &S
         text.contains("of 4 keeps 2 messages for later, its equal part"),
         "{text}"
     );
+    if stage.store.capabilities().effects {
+        let one_more = number(9).with_key("k");
+        let mut effects = Effects::new();
+        effects.publish_after(DAY, &stage.topic, one_more);
+        let refused = stage.container.commit(effects).await;
+        let refused = refused.expect_err("one more is too many");
+        assert_eq!(refused.kind(), ErrorKind::BacklogFull);
+        let full = crc16(b"k") % FOUR;
+        let named = format!("partition {full} keeps as many messages for later as its equal part");
+        assert!(refused.to_string().contains(&named), "{refused}");
+    }
     // The other partitions have room, and the topic keeps all in all a little more than its limit.
     let later = stage.store.later();
     let messages = (0..3 * FOUR).map(|n| NewLater {
