@@ -5,19 +5,16 @@
 //! publisher can therefore overshoot the limit by up to one eighth of the free space.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use metrics::Counter;
 use tokio::time::Instant;
 
+use super::gate::{Admitted, Gate, Measured};
 use crate::domain::{Error, ErrorKind, Topic, TopicSettings};
-use crate::store::{Partition, Store, Trimmed};
+use crate::store::{Store, Trimmed};
 
-/// How long a credit is valid, in milliseconds. Other processes publish meanwhile.
-const CREDIT_LIVES: u64 = 10_000;
 /// How long a measurement may take while the last one still grants something.
 const MEASURED_WITHIN: Duration = Duration::from_secs(1);
 /// How long a full topic counts as full without a new measurement.
@@ -29,127 +26,6 @@ const SETTINGS_LIVE: Duration = Duration::from_secs(30);
 pub(super) struct Backlog {
     store: Arc<dyn Store>,
     gates: RwLock<HashMap<Topic, Arc<Gate>>>,
-}
-
-/// The backlog limit of one topic.
-struct Gate {
-    at: Partition,
-    /// The only partition of most topics. A call for it needs no look-up of how many there are.
-    first: Partition,
-    /// Whether the topic has several partitions, by the settings last read.
-    is_split: AtomicBool,
-    /// Resolved once: looking a counter up by its labels costs more than counting.
-    published: Counter,
-    credit: AtomicU64,
-    /// The rest of a credit that has expired. It is spent where the store cannot measure.
-    expired: AtomicU64,
-    /// Messages that are admitted and may not be in the topic yet, where a measurement counts them.
-    under_way: AtomicU64,
-    measured: tokio::sync::Mutex<Option<Measured>>,
-    /// When the credit expires, in milliseconds since `created`.
-    expires: AtomicU64,
-    created: Instant,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Measured {
-    at: Instant,
-    settings: TopicSettings,
-    /// When the settings were read: an operator can change them.
-    read: Instant,
-    full: bool,
-}
-
-impl fmt::Debug for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate")
-            .field("credit", &self.credit)
-            .field("under_way", &self.under_way)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Gate {
-    fn new(topic: &Topic) -> Self {
-        Self {
-            at: Partition::of(topic),
-            first: Partition::numbered(topic, 0),
-            is_split: AtomicBool::new(false),
-            published: metrics::counter!("redstart_published_total", "topic" => topic.to_string()),
-            credit: AtomicU64::new(0),
-            expired: AtomicU64::new(0),
-            under_way: AtomicU64::new(0),
-            measured: tokio::sync::Mutex::default(),
-            expires: AtomicU64::new(0),
-            created: Instant::now(),
-        }
-    }
-
-    fn age(&self) -> u64 {
-        u64::try_from(self.created.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Spends up to `wanted` of the credit. Returns how much.
-    fn spend(&self, wanted: u64) -> u64 {
-        let spent = self
-            .credit
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |credit| {
-                Some(credit.saturating_sub(wanted))
-            });
-        // The closure always returns `Some`, so the update succeeds.
-        spent.unwrap_or_default().min(wanted)
-    }
-
-    /// Cancels the credit if it has expired.
-    fn expire(&self) {
-        if self.age() > self.expires.load(Ordering::Relaxed) {
-            let rest = self.credit.swap(0, Ordering::AcqRel);
-            self.expired.fetch_max(rest, Ordering::AcqRel);
-        }
-    }
-
-    /// Grants a credit for its time.
-    fn grant(&self, credit: u64) {
-        self.expires
-            .store(self.age() + CREDIT_LIVES, Ordering::Relaxed);
-        self.expired.store(0, Ordering::Release);
-        self.credit.store(credit, Ordering::Release);
-    }
-}
-
-/// Permission to append `count` messages. Dropped after the append.
-#[derive(Debug)]
-pub(super) struct Admitted {
-    gate: Arc<Gate>,
-    pub(super) count: u64,
-}
-
-impl Admitted {
-    /// Where the messages may be appended: the topic as a whole if it has several partitions.
-    pub(super) fn at(&self) -> &Partition {
-        match self.gate.is_split.load(Ordering::Acquire) {
-            true => &self.gate.at,
-            false => &self.gate.first,
-        }
-    }
-
-    /// Counts published messages.
-    pub(super) fn count_published(&self, messages: u64) {
-        self.gate.published.increment(messages);
-    }
-
-    /// Spends credit until `wanted` messages are admitted, or none is left.
-    fn spend(&mut self, wanted: u64) {
-        let spent = self.gate.spend(wanted - self.count);
-        self.gate.under_way.fetch_add(spent, Ordering::AcqRel);
-        self.count += spent;
-    }
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        self.gate.under_way.fetch_sub(self.count, Ordering::AcqRel);
-    }
 }
 
 impl Backlog {
@@ -177,7 +53,7 @@ impl Backlog {
     pub(super) async fn admit(&self, topic: &Topic, wanted: u64) -> (Admitted, Result<(), Error>) {
         let gate = self.gate(topic);
         gate.expire();
-        let mut admitted = Admitted { gate, count: 0 };
+        let mut admitted = Admitted::none(gate);
         loop {
             admitted.spend(wanted);
             let missing = wanted - admitted.count;
@@ -346,7 +222,7 @@ mod tests {
     use super::*;
     use crate::adapters::memory::MemoryStore;
     use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
-    use crate::store::{NewEntry, TopicsOp};
+    use crate::store::{NewEntry, Partition, TopicsOp};
 
     #[test]
     fn a_credit_is_an_eighth_of_the_free_space_or_what_fits_of_the_wish() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::backlog::Admitted;
 use super::draft::{Hooked, begin};
+use super::gate::Admitted;
 use super::publish::Publishing;
 use crate::api::{Committed, PublishOptions, Published, Rehearsal};
 use crate::domain::{Effects, Envelope, Error, ErrorKind, Operation, Topic, When, Write};

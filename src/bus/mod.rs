@@ -6,6 +6,7 @@ mod draft;
 mod due;
 mod due_watch;
 mod effects;
+mod gate;
 mod later;
 mod later_desk;
 mod outside;

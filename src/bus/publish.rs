@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use metrics::counter;
 use tracing::{Instrument as _, Span};
 
-use super::backlog::{Admitted, Backlog};
+use super::backlog::Backlog;
 use super::draft::{Draft, add_slots, alike, encode, finish, move_entries, refuse_after};
 use super::due::DueTable;
+use super::gate::Admitted;
 use super::later_desk::LaterDesk;
 use crate::api::propagator::{Operation, OperationKind, Telemetry};
 use crate::api::publish::PublishPort;

@@ -21,7 +21,14 @@ const CHECKS: [(&str, &str); 32] = [
     ("operators", include_str!("operators.rs")),
     ("retention", include_str!("retention.rs")),
     ("ordering", include_str!("ordering.rs")),
-    ("partitions", include_str!("partitions.rs")),
+    (
+        "partitions",
+        concat!(
+            include_str!("partitions/keys.rs"),
+            include_str!("partitions/deliveries.rs"),
+            include_str!("partitions/later.rs"),
+        ),
+    ),
     (
         "owned",
         concat!(
