@@ -119,7 +119,7 @@ impl Write {
     }
 }
 
-/// The settlers' ends of the channels of one track, or of one partition of an owned group.
+/// The settlers' ends of the channels of one track.
 pub(crate) struct Settlements {
     pub(crate) acks: mpsc::Receiver<HandOut>,
     pub(crate) writes: mpsc::Receiver<Write>,
@@ -156,11 +156,7 @@ impl Core {
             faults: &faults,
         };
         let tracks = Tracks::new(partitions, &shared);
-        let count = match options.ownership {
-            // A partition that does not answer delays no other.
-            Some(_) => usize::from(settings.partitions()).max(1),
-            None => tracks.count(),
-        };
+        let count = tracks.count();
         let (effect_writes, effect_queues) = channels(count, 2 * MAX_COMMITS);
         let effects = Arc::new(EffectPort {
             publishing: Arc::clone(&publishing),
@@ -265,10 +261,9 @@ impl Core {
 
     fn problem_at(&self, now: Instant) -> Option<String> {
         let hanging = self.in_flight.progress(now).problem(self.longest_run);
-        let unread = self.owned.as_ref().and_then(|owned| owned.problem());
         let tracks = self.tracks.iter().map(|track| &track.faults);
         let failing = self.faults.problem_of(tracks);
-        let problems: Vec<String> = failing.into_iter().chain(unread).chain(hanging).collect();
+        let problems: Vec<String> = failing.into_iter().chain(hanging).collect();
         (!problems.is_empty()).then(|| problems.join("; "))
     }
 

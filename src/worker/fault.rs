@@ -30,7 +30,7 @@ impl Fault {
             .is_some()
     }
 
-    pub(crate) fn text(&self) -> Option<String> {
+    fn text(&self) -> Option<String> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -11,7 +11,7 @@ use crate::api::Subscription;
 use crate::api::handler::Work;
 use crate::api::subscription::{Running, SubscriptionReport};
 use crate::api::supervise::log;
-use crate::bus::{Due, Setup};
+use crate::bus::Setup;
 use crate::domain::{BoxFuture, Error, TopicSettings, panic_text_of};
 use crate::store::{Member, Opened, Opening, Store};
 use crate::worker::core::{Core, SettledCount, Settlements, may_have_one_attempt};
@@ -111,15 +111,10 @@ fn spawn(
     let mut tasks = Tasks::default();
     let watch = &core.faults.watch;
     let settled = SettledCount::default();
-    let mut dues = Vec::new();
-    for (track, opened) in core.tracks.iter().zip(opened) {
+    let tracks = core.tracks.iter().zip(opened.into_iter().zip(settlements));
+    for (track, (opened, settlements)) in tracks {
         spawn_intake(core, track, opened, &mut tasks);
-        dues.push(spawn_promoter(core, track, &mut tasks));
-    }
-    // An owned group has one track, and settlers of each partition.
-    let tracks = core.tracks.iter().zip(dues.iter()).cycle();
-    for (settlements, (track, due)) in settlements.into_iter().zip(tracks) {
-        spawn_settlers(core, (track, due), settlements, &settled, &mut tasks);
+        spawn_settlers(core, track, settlements, &settled, &mut tasks);
     }
 
     let concurrency = core.options.concurrency;
@@ -240,15 +235,16 @@ fn spawn_intake(core: &Arc<Core>, track: &Arc<Track>, opened: Opened, tasks: &mu
     tasks.services.spawn(keeping);
 }
 
-/// Spawns what tells the store how the deliveries of a track ended.
+/// Spawns what tells the store how the deliveries of a track ended, and brings its retries back.
 fn spawn_settlers(
     core: &Arc<Core>,
-    (track, due): (&Arc<Track>, &Arc<Due>),
+    track: &Arc<Track>,
     settlements: Settlements,
     settled: &SettledCount,
     tasks: &mut Tasks,
 ) {
     let (watch, faults) = (&core.faults.watch, &track.faults);
+    let due = core.effects.publishing.dues().enter(core.member.topic());
     let settler = |fault: &Fault| Settler::new(core, fault, settled);
     let (acker, acks) = (settler(&faults.acknowledging), Batch::new(settlements.acks));
     let acknowledging = watch.supervise("the settler of acknowledgements", move |_| {
@@ -264,7 +260,7 @@ fn spawn_settlers(
         committer.clone().commit_effects(Arc::clone(&calls))
     });
     tasks.settlers.spawn(committing);
-    let noted = Arc::clone(due);
+    let noted = Arc::clone(&due);
     let writing = watch.supervise("the settler of writes", move |_| {
         writer
             .clone()
@@ -278,27 +274,19 @@ fn spawn_settlers(
         note::run(Arc::clone(&noting_for), noter.clone(), Arc::clone(&notes))
     });
     tasks.settlers.spawn(noting);
-}
-
-/// Spawns what brings the retries of a track back.
-fn spawn_promoter(core: &Arc<Core>, track: &Arc<Track>, tasks: &mut Tasks) -> Arc<Due> {
-    let due = core.effects.publishing.dues().enter(core.member.topic());
-    let watch = &core.faults.watch;
-    let noted = Arc::clone(&due);
     let (promoter, halt) = (
         Promoter {
             store: Arc::clone(&core.store),
             member: Arc::clone(&track.member),
             meters: Arc::clone(&core.meters),
             due,
-            fault: track.faults.promoting.clone(),
+            fault: faults.promoting.clone(),
             stir: Arc::clone(&track.stir),
         },
         core.halt.clone(),
     );
     let promoting = watch.supervise("the promoter", move |_| promoter.clone().run(halt.clone()));
     tasks.services.spawn(promoting);
-    noted
 }
 
 enum Stage {

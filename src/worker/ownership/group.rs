@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, timeout_at};
 
 use super::partition::{OwnedPartition, Rules};
 use crate::api::Ownership;
@@ -17,7 +16,6 @@ use crate::store::{
     ReclaimCursor, Reclaimed, Replies, Rings, StartFrom, Store, Unmarked,
 };
 use crate::wire::Decoder;
-use crate::worker::fault::Fault;
 
 /// The last call of effects on a partition. The same call is sent again under the same token, whoever
 /// owns the partition then.
@@ -47,8 +45,6 @@ pub(crate) struct OwnedGroup {
     pub(super) unwritten: Rings,
     /// The last call of effects on each partition.
     pub(super) effects: Mutex<BTreeMap<u16, LastCall>>,
-    /// Why some partition cannot be read.
-    pub(super) reading: Fault,
 }
 
 impl fmt::Debug for OwnedGroup {
@@ -117,7 +113,6 @@ impl OwnedGroup {
             changed: Rings::default(),
             unwritten: Rings::default(),
             effects: Mutex::default(),
-            reading: Fault::default(),
         }
     }
 
@@ -189,24 +184,16 @@ impl OwnedGroup {
         self.changed.ring();
     }
 
-    /// Leaves the group until a time: the next owners of its partitions continue at once.
-    pub(crate) async fn leave(&self, until: Instant) -> Result<(), Error> {
-        let (all, now) = (self.all(), Instant::now());
-        // Half of the time: the departure needs the other half.
-        let half = now + until.saturating_duration_since(now) / 2;
-        let letting_go = all.iter().map(|one| timeout_at(half, one.let_go()));
+    /// Leaves the group: the next owners of its partitions continue at once.
+    pub(crate) async fn leave(&self) -> Result<(), Error> {
+        let all = self.all();
+        let letting_go = all.iter().map(|partition| partition.let_go());
         // After a failure the next owner counts attempts that did not begin.
         let _ = join_all(letting_go).await;
         for partition in all {
             partition.tenure.end();
         }
         self.store.owners().leave(&member_at(&self.member, 0)).await
-    }
-
-    /// Why some partition cannot be read.
-    pub(crate) fn problem(&self) -> Option<String> {
-        let text = self.reading.text()?;
-        Some(format!("reading partitions: {text}"))
     }
 
     /// How many acknowledgements the store does not know.

@@ -60,8 +60,6 @@
 //! | `reader.rs` | the owned partitions as a [`Reader`](crate::store::Reader) |
 //! | `store.rs` | the store with these two in place of its own |
 //!
-//! Each partition is read, written and settled by itself, so one whose server does not answer delays no other.
-//!
 //! The rules without I/O are in `domain/ownership/`. The rest of the runtime does not know of ownership, except
 //! that a delivery's lease ends with the time in which its process owns the partition.
 
@@ -72,8 +70,6 @@ pub(crate) mod membership;
 mod partition;
 mod reader;
 mod store;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use group::OwnedGroup;
 pub(crate) use partition::{MOST_BYTES, MOST_ENTRIES};

@@ -1,6 +1,5 @@
 //! One partition that this process owns: what was read and not settled, and the steps to the store.
 
-mod hand_out;
 mod state;
 mod step;
 #[cfg(test)]
@@ -19,7 +18,8 @@ use self::step::Change;
 use crate::api::ownership::Tenure;
 use crate::domain::{Cursor, EntryId, Error, ErrorKind, describe};
 use crate::store::{
-    Attempts, Bell, Commit, DeliveryId, End, Fate, Lane, Member, Note, Ring, Step, Stepped, Store,
+    Attempts, Bell, Commit, DeliveryId, End, Fate, Fetched, Lane, Member, Note, Ring, Step,
+    Stepped, Store,
 };
 use crate::wire::Decoder;
 
@@ -105,7 +105,7 @@ impl OwnedPartition {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn number(&self) -> u16 {
+    fn number(&self) -> u16 {
         self.tenure.fence().partition
     }
 
@@ -197,19 +197,81 @@ impl OwnedPartition {
         self.tenure.end();
     }
 
-    /// Whether to read on: not while enough messages are ready, nor before something has come since the
-    /// last read.
-    pub(super) fn wants_more(&self, max: usize) -> bool {
-        let bell = self.bell.as_ref().filter(|bell| bell.hears());
-        let rings = bell.map(|bell| bell.count(Ring::Entries));
-        let (mut state, now) = (self.state(), Instant::now());
-        state.wake(now);
-        let has_enough = state.looks.has_read_all(rings, now) || state.lines.ready() >= max;
-        !has_enough && state.closing.is_none()
+    /// Hands out up to `max` messages whose turn it is. The store knows before that they may have
+    /// begun.
+    pub(super) async fn hand_out(&self, max: usize) -> Result<Vec<Fetched>, Error> {
+        self.read(max).await?;
+        let (taken, change) = {
+            let mut state = self.state();
+            if state.closing.is_some() || state.lowering || self.tenure.is_over() {
+                return Ok(Vec::new());
+            }
+            let now = Instant::now();
+            state.wake(now);
+            let taken: Vec<_> = std::iter::from_fn(|| state.next(now)).take(max).collect();
+            let mut change = Change::default();
+            state.ahead = self.ahead(max);
+            for (at, lane) in LANES.into_iter().enumerate() {
+                let ids = taken.iter().filter(|one| one.lane == lane);
+                let Some(last) = ids.map(|one| one.id).max() else {
+                    continue;
+                };
+                let window = &state.windows[at];
+                if last > window.high() {
+                    change.raise[at] = window.ahead(last, state.ahead);
+                }
+                state.handed_out[at] = state.handed_out[at].max(last);
+            }
+            (taken, change)
+        };
+        if taken.is_empty() {
+            return Ok(Vec::new());
+        }
+        let is_allowed = change.raise == [EntryId::default(); 2];
+        let written = match is_allowed {
+            true => Ok((Stepped::Done, false)),
+            false => self.write(change).await,
+        };
+        let mut state = self.state();
+        match written {
+            Ok((Stepped::Done, _)) if !self.tenure.is_over() => Ok(taken
+                .iter()
+                .filter_map(|id| self.fetched(&state, *id))
+                .collect()),
+            failed => {
+                for id in taken.iter().rev() {
+                    if let Some(message) = state.messages.get_mut(id) {
+                        message.is_out = false;
+                    }
+                    state.lines.put_back(*id);
+                }
+                state.out -= taken.len();
+                failed.map(|_| Vec::new())
+            }
+        }
+    }
+
+    fn fetched(&self, state: &State, id: DeliveryId) -> Option<Fetched> {
+        let message = state.messages.get(&id)?;
+        Some(Fetched {
+            source: place(id.lane) as u16,
+            receipt: DeliveryId::new(id.lane, id.id.in_partition(self.number())),
+            fields: message.fields.clone(),
+            attempts: message.attempts,
+            kind: message.kind,
+        })
+    }
+
+    /// How many entries beyond those handed out may begin without another step.
+    fn ahead(&self, max: usize) -> usize {
+        match self.rules.ahead {
+            0 => 0,
+            ahead => ahead.max(max),
+        }
     }
 
     /// Reads on, unless enough messages are ready or nothing has come since the last read.
-    pub(super) async fn read(&self, max: usize) -> Result<(), Error> {
+    async fn read(&self, max: usize) -> Result<(), Error> {
         loop {
             let bell = self.bell.as_ref().filter(|bell| bell.hears());
             let rings = bell.map(|bell| bell.count(Ring::Entries));
