@@ -328,8 +328,10 @@ impl Core {
             let count = hand_outs.len() as u64;
             self.put_back.fetch_add(count, Ordering::Relaxed);
         }
-        self.in_flight.remove(hand_outs.clone());
-        owned.put_back(hand_outs.map(|one| one.id), Duration::ZERO);
+        // Of another hand-out a handler may run.
+        let current: Vec<_> = hand_outs.filter(|one| self.in_flight.has(*one)).collect();
+        self.in_flight.remove(current.iter().copied());
+        owned.put_back(current.into_iter().map(|one| one.id), Duration::ZERO);
         self.meters.in_flight.set(self.in_flight.len() as f64);
     }
 

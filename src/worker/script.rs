@@ -13,6 +13,8 @@ pub(crate) enum Failure {
     NotDone,
     /// The store does it, and the reply is lost.
     ReplyLost,
+    /// The store does nothing and does not answer.
+    Hangs,
 }
 
 type Act = Box<dyn FnOnce() + Send>;
@@ -81,6 +83,7 @@ impl Decorator for Script {
             match failure {
                 None => to.run(op).await,
                 Some(Failure::NotDone) => failed(ErrorKind::Unavailable),
+                Some(Failure::Hangs) => std::future::pending().await,
                 Some(Failure::ReplyLost) => {
                     to.run(op).await?;
                     failed(ErrorKind::OutcomeUnknown)

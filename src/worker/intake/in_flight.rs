@@ -169,6 +169,11 @@ impl InFlight {
         Some(next)
     }
 
+    /// Whether this hand-out of a delivery is the current one.
+    pub(crate) fn has(&self, hand_out: HandOut) -> bool {
+        self.table().get(hand_out).is_some()
+    }
+
     /// Removes deliveries that the store has settled.
     pub(crate) fn remove(&self, hand_outs: impl IntoIterator<Item = HandOut>) {
         let mut table = self.table();

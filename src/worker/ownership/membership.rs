@@ -262,8 +262,14 @@ impl Membership {
         for partition in self.group.all() {
             let number = partition.tenure.fence().partition;
             let gives = plan.gives.contains(&number);
-            if gives != partition.set_closing(gives) && gives {
-                self.core.take_back(|one| one == number);
+            match (partition.set_closing(gives), gives) {
+                (false, true) => self.core.take_back(|one| one == number),
+                (true, false) => {
+                    // A step to let it go may have had no answer, and its messages go on from here.
+                    self.group.unwritten.ring();
+                    self.group.changed.ring();
+                }
+                _ => {}
             }
         }
         for number in plan.gives {

@@ -194,6 +194,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         quick: true,
     },
     Mutant {
+        name: "step-to-let-go-forgotten",
+        file: "src/worker/ownership/partition/state.rs",
+        before: "self.is_awaited || self.lowering && self.closing.is_none()",
+        after: "self.is_awaited",
+        breaks: "A partition that stays goes on after a step to let it go that had no answer.",
+        target: Target::Lib,
+        test: "worker::ownership::partition::tests::messages_go_on_after_a_step_to_let_go_that_had_no_answer",
+        quick: false,
+    },
+    Mutant {
         name: "mark-left-behind",
         file: "src/worker/ownership/partition/step.rs",
         before: "step.forgets.push(id);\n            }",

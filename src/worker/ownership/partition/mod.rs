@@ -380,10 +380,10 @@ impl OwnedPartition {
         Ok((fate, vec![fate; count], ready))
     }
 
-    /// Whether the store does not know of an acknowledgement yet.
+    /// Whether the store does not know of an acknowledgement yet, or something waits for a step.
     pub(super) fn is_unwritten(&self) -> bool {
         let state = self.state();
-        (state.unwritten > 0 || state.is_awaited) && !self.is_fenced_off()
+        (state.unwritten > 0 || state.awaits_a_step()) && !self.is_fenced_off()
     }
 
     /// Asks the store whether this process still owns the partition, and ends its time where not.
@@ -401,7 +401,7 @@ impl OwnedPartition {
         let waited = state
             .unwritten_since
             .is_some_and(|since| since.elapsed() >= gathers);
-        (waited || state.is_awaited) && !self.is_fenced_off()
+        (waited || state.awaits_a_step()) && !self.is_fenced_off()
     }
 
     /// How many acknowledgements the store does not know.

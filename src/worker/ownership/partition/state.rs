@@ -177,6 +177,12 @@ impl State {
         message.key
     }
 
+    /// Whether something waits for a step: a message, or the whole partition where a step to let it go has
+    /// had no answer and it stays here.
+    pub(super) fn awaits_a_step(&self) -> bool {
+        self.is_awaited || self.lowering && self.closing.is_none()
+    }
+
     /// Puts a message back that was handed out and not begun, for a later time.
     pub(super) fn put_back(&mut self, id: DeliveryId, delay: Duration) {
         let Some(message) = self.messages.get_mut(&id).filter(|one| one.is_out) else {

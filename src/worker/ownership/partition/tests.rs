@@ -326,6 +326,25 @@ async fn a_delivery_that_is_given_back_before_it_began_leaves_no_mark() {
     assert_eq!(noted, [out[1].receipt]);
 }
 
+/// The partition was to move and does not: the process that wanted it has left.
+#[tokio::test]
+async fn messages_go_on_after_a_step_to_let_go_that_had_no_answer() {
+    let ground = Ground::with(&[None, None]).await;
+    let owner = ground.own(1).await;
+    let out = owner.hand_out(2).await.unwrap();
+    owner.put_back(ids(&out).into_iter(), Duration::ZERO);
+    owner.set_closing(true);
+    ground.script.fail(STEP, Failure::Hangs);
+    let gone = tokio::time::timeout(Duration::from_millis(1), owner.let_go()).await;
+    assert!(gone.is_err());
+    owner.set_closing(false);
+    // What the flusher asks.
+    assert!(owner.is_unwritten() && owner.is_overdue(MINUTE));
+    owner.flush().await.unwrap();
+    assert_eq!(owner.hand_out(2).await.unwrap().len(), 2);
+    assert!(!owner.is_unwritten());
+}
+
 #[tokio::test]
 async fn an_owner_that_lets_go_tells_of_attempts_that_began_before_it() {
     let ground = Ground::with(&[None; 3]).await;
