@@ -25,13 +25,14 @@ fn full_of(topic: &Topic, partition: u16, partitions: u16, most: u64) -> Error {
         ),
         _ => format!(
             "partition {partition} of {partitions} keeps {most} messages for later, its equal part of \
-             the topic's backlog limit, and the message's key belongs there; nothing was scheduled"
+             the topic's backlog limit, and the message's key, or its id without a key, belongs there; \
+             nothing was scheduled"
         ),
     };
     Error::new(ErrorKind::BacklogFull, OPERATION, rule).on(topic.as_str())
 }
 
-/// The same of effects, the store of which does not say how many they are.
+/// The same for effects: the store does not report the limit.
 pub(super) fn effects_full_of(topic: &str, partition: Option<u16>) -> Error {
     let rule = match partition {
         None => {
@@ -40,7 +41,8 @@ pub(super) fn effects_full_of(topic: &str, partition: Option<u16>) -> Error {
         }
         Some(number) => format!(
             "partition {number} keeps as many messages for later as its equal part of the topic's \
-             backlog limit, and the message's key belongs there; nothing was scheduled"
+             backlog limit, and the message's key, or its id without a key, belongs there; nothing was \
+             scheduled"
         ),
     };
     Error::new(ErrorKind::BacklogFull, OPERATION, rule).on(topic)

@@ -190,7 +190,7 @@ pub enum Refusal {
     /// The topic keeps as many messages for later as its backlog limit, or the partition of the message
     /// as many as its part.
     LaterFull {
-        /// The partition; `None` where the topic was named as a whole to a store that knows one.
+        /// The partition; `None` if the topic has one partition.
         partition: Option<u16>,
     },
 }

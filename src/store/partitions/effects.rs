@@ -13,6 +13,8 @@ struct Routed {
     origins: Vec<usize>,
     /// The partition of each message.
     numbers: Vec<u16>,
+    /// For each of them, the partition that an error names: none where the topic has one.
+    named: Vec<Option<u16>>,
 }
 
 impl Routed {
@@ -28,12 +30,12 @@ impl Routed {
             }
             EffectFate::Differs(place) => EffectFate::Differs(origin(place)),
             EffectFate::Refused(place, why) => {
-                let why = match (why, self.effects.get(place)) {
-                    (Refusal::LaterFull { .. }, Some(Effect::Schedule { at, .. })) => {
-                        let partition = Some(at.number());
+                let why = match why {
+                    Refusal::LaterFull { .. } => {
+                        let partition = self.named.get(place).copied().flatten();
                         Refusal::LaterFull { partition }
                     }
-                    (why, _) => why,
+                    why => why,
                 };
                 EffectFate::Refused(origin(place), why)
             }
@@ -64,11 +66,13 @@ impl Partitioned {
             effects: Vec::with_capacity(effects.len()),
             origins: Vec::with_capacity(effects.len()),
             numbers: Vec::new(),
+            named: Vec::with_capacity(effects.len()),
         };
         for (origin, effect) in effects.iter().enumerate() {
             let mut push = |effect| {
                 routed.effects.push(effect);
                 routed.origins.push(origin);
+                routed.named.push(None);
             };
             match effect {
                 Effect::Publish { at, entry, window } => {
@@ -91,14 +95,17 @@ impl Partitioned {
                 }
                 Effect::Schedule { at, message } => {
                     let id = message.id.as_str().as_bytes();
+                    let count = self.count(at.topic()).await?;
                     let number = match at.is_whole() {
-                        true => route(self.count(at.topic()).await?, message.slot, id),
+                        true => route(count, message.slot, id),
                         false => at.number(),
                     };
-                    push(Effect::Schedule {
+                    routed.effects.push(Effect::Schedule {
                         at: numbered(at, number),
                         message: message.clone(),
                     });
+                    routed.origins.push(origin);
+                    routed.named.push((count > 1).then_some(number));
                 }
                 Effect::Cancel { at, id } => {
                     for at in self.partitions_meant(at).await? {
@@ -214,5 +221,50 @@ impl EffectStore for Partitioned {
             let fate = self.inner.effects().rehearse(&routed.effects).await?;
             Ok(routed.fate(fate))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::adapters::memory::MemoryStore;
+    use crate::domain::{ScheduleId, Topic, TopicSettings, When};
+    use crate::store::{Effect, EffectFate, NewLater, Partition, Refusal};
+
+    #[tokio::test]
+    async fn a_full_partition_is_named_where_the_topic_has_several() {
+        let store = MemoryStore::new().store(None);
+        let [many, one] = ["many", "one"].map(|name| Topic::new(name).unwrap());
+        for (topic, partitions) in [(&many, 2), (&one, 1)] {
+            let settings = TopicSettings::default().with_backlog_limit(1);
+            let settings = settings.with_partitions(partitions);
+            let made = store.topics().ensure_topic(topic, settings);
+            made.await.unwrap();
+        }
+        let schedule = |topic: &Topic, id: &str| Effect::Schedule {
+            at: Partition::of(topic),
+            message: NewLater {
+                id: ScheduleId::new(id).unwrap(),
+                due: When::After(Duration::from_secs(60)),
+                keeps: false,
+                name: "json",
+                value: "1".into(),
+                slot: Some(1),
+            },
+        };
+        let full = async |topic: &Topic| {
+            let effects = [
+                schedule(&many, "first"),
+                schedule(topic, "a"),
+                schedule(topic, "b"),
+            ];
+            match store.effects().rehearse(&effects).await.unwrap() {
+                EffectFate::Refused(_, Refusal::LaterFull { partition }) => partition,
+                fate => panic!("{fate:?}"),
+            }
+        };
+        assert_eq!(full(&many).await, Some(1));
+        assert_eq!(full(&one).await, None);
     }
 }
