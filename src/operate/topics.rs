@@ -98,13 +98,13 @@ impl Topics {
         Ok(self.existing(topic).await?.groups)
     }
 
-    /// The address of the primary of each of a topic's partitions, in their order, in a cluster; empty
-    /// outside one.
+    /// The address of the primary of each of a topic's partitions, in their order, in a cluster; `None` for
+    /// a partition whose slot no node serves. Empty outside a cluster.
     ///
     /// # Errors
     ///
     /// The kinds of the connection.
-    pub async fn primaries(&self, topic: &TopicStatus) -> Result<Vec<String>, Error> {
+    pub async fn primaries(&self, topic: &TopicStatus) -> Result<Vec<Option<String>>, Error> {
         primaries(&*self.store, topic).await
     }
 
@@ -350,10 +350,13 @@ impl Topics {
 pub(super) async fn primaries(
     store: &dyn Store,
     topic: &TopicStatus,
-) -> Result<Vec<String>, Error> {
+) -> Result<Vec<Option<String>>, Error> {
     let mut all = Vec::new();
     for at in topic.partitions() {
-        all.extend(store.inspect().server_of(&at).await?);
+        all.push(store.inspect().server_of(&at).await?);
+    }
+    if all.iter().all(Option::is_none) {
+        all.clear();
     }
     Ok(all)
 }

@@ -41,25 +41,32 @@ pub(super) fn skew(parts: &[TopicStatus]) -> Option<Finding> {
 }
 
 /// Whether the partitions of a topic lie unevenly on the primaries of a cluster: more than twice an equal
-/// share of them on one, or many on one of two. `held_by` has the primary of each partition.
-fn uneven(status: &TopicStatus, held_by: &[String], primaries: usize) -> Option<Finding> {
-    let on = |primary: &String| held_by.iter().filter(|one| *one == primary).count();
-    let (most, primary) = held_by.iter().map(|one| (on(one), one)).max()?;
+/// share of them on one, or all. Few partitions lie unevenly by chance. `held_by` has the primary of each
+/// partition, if its slot has one.
+fn uneven(status: &TopicStatus, held_by: &[Option<String>], primaries: usize) -> Option<Finding> {
+    let on = |primary: &String| {
+        held_by
+            .iter()
+            .flatten()
+            .filter(|one| *one == primary)
+            .count()
+    };
+    let (most, primary) = held_by.iter().flatten().map(|one| (on(one), one)).max()?;
     let all = held_by.len();
-    let is_uneven = most * primaries > 2 * all || (most == all && all >= 2 * primaries);
-    if primaries < 2 || all < primaries || !is_uneven {
+    let is_uneven = most * primaries > 2 * all || most == all;
+    if primaries < 2 || all < 2 * primaries || !is_uneven {
         return None;
     }
     let name = &status.topic;
     let what = format!(
-        "{name}: {most} of {all} partitions lie on {primary}, one of {primaries} primaries"
+        "{name}: {most} of {all} partitions are on {primary}, one of {primaries} primaries"
     );
-    let why =
-        "this primary carries most of the topic's load, and while it is down most of its keys wait";
+    let why = "this primary carries more than its share of the topic's load, and while it is down the keys \
+               of these partitions wait";
     let finding = Finding::new(Severity::Warning, "partitions", what).because(why);
     Some(finding.advise(format!(
-        "move the slots of some of its partitions to other primaries, or move to a topic with another name \
-         or more partitions; `redstart groups {name} --partitions` shows the primary of each"
+        "move the slots of some of its partitions to other primaries, or publish to a new topic with another \
+         name or more partitions; `redstart groups {name} --partitions` shows the primary of each"
     )))
 }
 
@@ -136,7 +143,8 @@ pub(super) fn full_later(parts: &[TopicStatus]) -> Option<Finding> {
         part.later,
         part.settings.backlog_limit(),
     );
-    let why = "scheduling another message fails whose key belongs to this partition";
+    let why = "scheduling another message fails if its key, or its id without a key, belongs to this \
+               partition";
     let finding = Finding::new(Severity::Problem, "schedules", what).because(why);
     Some(finding.advise(format!(
         "spread the messages over more keys, cancel some of `redstart schedules list {name} --partition \
@@ -276,18 +284,26 @@ mod tests {
         let told = |held_by: &[&str], primaries: usize| {
             let settings = TopicSettings::default().with_partitions(held_by.len() as u16);
             let status = TopicStatus::new(Topic::new("orders").unwrap(), settings);
-            let held_by: Vec<String> = held_by.iter().map(|one| (*one).to_owned()).collect();
+            let held_by = held_by
+                .iter()
+                .map(|one| (*one != "-").then(|| (*one).to_owned()));
+            let held_by: Vec<Option<String>> = held_by.collect();
             let finding = uneven(&status, &held_by, primaries)?;
             finding.assert_helpful();
             Some(finding.what)
         };
         assert_eq!(
             told(&["a", "b", "b", "b", "b", "b"], 3).as_deref(),
-            Some("orders: 5 of 6 partitions lie on b, one of 3 primaries")
+            Some("orders: 5 of 6 partitions are on b, one of 3 primaries")
         );
         assert_eq!(told(&["a", "c", "b", "b", "b", "b"], 3), None);
-        assert_eq!(told(&["a", "a", "a"], 3).map(|_| ()), Some(()));
-        assert_eq!(told(&["a", "a"], 3), None, "fewer than primaries");
+        assert_eq!(told(&["a"; 6], 3).map(|_| ()), Some(()));
+        assert_eq!(told(&["a"; 5], 3), None, "too few to be spread evenly");
+        assert_eq!(
+            told(&["-", "b", "b", "b", "b", "b"], 3).as_deref(),
+            Some("orders: 5 of 6 partitions are on b, one of 3 primaries")
+        );
+        assert_eq!(told(&["-", "-"], 1), None, "no primary");
         assert_eq!(told(&["a"; 3], 2), None);
         assert_eq!(told(&["a"; 4], 2).map(|_| ()), Some(()));
         assert_eq!(told(&["a"; 4], 1), None);

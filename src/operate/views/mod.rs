@@ -99,9 +99,10 @@ pub struct ListedTopic {
     /// The topic's status.
     #[serde(flatten)]
     pub status: TopicStatus,
-    /// The address of the primary of each partition in a cluster; empty outside one.
+    /// The address of the primary of each partition in a cluster, `None` where no node serves its slot; empty
+    /// outside a cluster.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub primaries: Vec<String>,
+    pub primaries: Vec<Option<String>>,
 }
 
 impl ListedTopic {
@@ -111,6 +112,7 @@ impl ListedTopic {
     pub fn primaries_in_words(&self) -> String {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for primary in &self.primaries {
+            let primary = primary.as_deref().unwrap_or("no primary");
             *counts.entry(primary).or_default() += 1;
         }
         let words = counts.into_iter().map(|(primary, count)| {

@@ -436,7 +436,8 @@ impl Net {
         self.is_clustered().then(|| self.nodes.slot(key))
     }
 
-    /// The address of the node of a cluster that holds a key; `None` where one server holds all keys.
+    /// The address of the node of a cluster that holds a key; `None` where one server holds all keys, and
+    /// where no node serves the key's slot.
     pub(super) async fn address_of(
         &self,
         operation: &'static str,
@@ -446,8 +447,9 @@ impl Net {
             return Ok(None);
         }
         self.nodes.ready(operation).await?;
-        let owner = self.nodes.owner(self.nodes.slot(key));
-        Ok(Some(owner.address().to_string()))
+        let routes = self.nodes.routes();
+        let holder = routes.map.holder(self.nodes.slot(key));
+        Ok(holder.map(|node| node.address().to_string()))
     }
 
     /// Whether one command may name both keys.

@@ -110,7 +110,7 @@ async fn partitions(
             let owned = owned.get(&status.group);
             let owned = owned.and_then(|all| all.get(usize::from(*partition)));
             let primary = primaries.get(usize::from(*partition));
-            let primary = primary.map(String::as_str);
+            let primary = primary.and_then(Option::as_deref);
             GroupOnPartition::new(topic, *partition, status, primary, owned)
         })
         .collect();
@@ -146,7 +146,8 @@ async fn partitions(
             or_dash(one.held_back),
         ];
         let numbers = [in_flight, scheduled, dead, consumers].map(u64::to_string);
-        let primary = one.primary.map(str::to_owned);
+        // A cell for each partition if the table has the column.
+        let primary = (!primaries.is_empty()).then(|| one.primary.map_or_else(dash, str::to_owned));
         names.into_iter().chain(numbers).chain(primary).collect()
     };
     let rows: Vec<Vec<String>> = parts.iter().map(row).collect();

@@ -76,6 +76,12 @@ impl<N> SlotMap<N> {
             .unwrap_or(&self.nodes[0])
     }
 
+    /// The node that holds a slot; `None` for a slot that no node serves.
+    pub(in crate::adapters::redis::net) fn holder(&self, slot: u16) -> Option<&Arc<N>> {
+        let is_unserved = self.owners.get(usize::from(slot)) == Some(&NOBODY);
+        (!is_unserved).then(|| self.owner(slot))
+    }
+
     /// Notes that a node holds a slot.
     pub(in crate::adapters::redis::net) fn set(&mut self, slot: u16, node: &Arc<N>) {
         if slot >= SLOTS {
@@ -204,6 +210,7 @@ mod tests {
         let mut map = SlotMap::of_ranges(ranges, one.clone());
         assert_eq!((**map.owner(0), **map.owner(16_383)), (1, 2));
         assert_eq!(**map.owner(150), 1, "any node answers for it");
+        assert_eq!((map.holder(150), map.holder(99)), (None, Some(&one)));
         assert_eq!(map.unserved(), 100);
         let before = map.fingerprint();
         map.set(5_000, &three);
@@ -220,6 +227,7 @@ mod tests {
     fn the_map_of_one_server_gives_it_every_slot() {
         let map = SlotMap::of_one(Arc::new("one"));
         assert_eq!((**map.owner(0), **map.owner(16_383)), ("one", "one"));
+        assert_eq!(map.holder(150), Some(map.owner(150)));
         assert_eq!(map.owners().len(), 1);
         assert_eq!(map.ranges_of(&map.owners()[0]), []);
         assert_eq!(map.unserved(), 0);
