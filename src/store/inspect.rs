@@ -53,8 +53,11 @@ pub struct ServerInfo {
     pub version: String,
     /// Its host and port, or the path of its socket; `None` for a store without a server.
     pub address: Option<String>,
-    /// Why it did not answer; nothing else is known of it then but its address and its slots.
+    /// Why it did not answer. If set, only `address`, `slots` and `native_chosen` are filled in.
     pub failure: Option<String>,
+    /// Why it refused to tell these facts. If set, only `address`, `slots` and `native_chosen` are filled
+    /// in.
+    pub refusal: Option<String>,
     /// The ranges of slots that it holds in a cluster: the first slot and the last of each.
     pub slots: Vec<(u16, u16)>,
     /// How far its clock is ahead of this process's, in milliseconds; negative when behind.
@@ -234,11 +237,11 @@ role! {
         fn try_write as TryWrite() -> ();
 
         /// Facts about each server; none for a store without a server. Where some primaries of a cluster
-        /// do not answer, the facts about them say why; where none answers, the call fails.
+        /// do not answer or refuse, the facts about them say why; where all do, the call fails.
         fn servers as Servers() -> Vec<ServerInfo>;
 
         /// The address of the primary that holds a partition in a cluster, whether it answers or not;
-        /// `None` outside a cluster.
+        /// `None` outside a cluster and where no node serves the partition's slot.
         fn server_of as ServerOf(at: &'a Partition) -> Option<String>;
 
         /// The migrations of the namespace's layout, known or applied, by number; none for a store

@@ -189,7 +189,9 @@ async fn the_doctor_checks_what_other_primaries_hold_while_one_is_down() {
     }
     finish(container).await;
     let (of_headless, of_lacking) = (on_victim(&headless), on_victim(&lacking));
+    let refusing = 3 - victim - cluster.owner(0, cluster.slot("{shop}:schema"));
     cluster.nodes[victim].kill();
+    cluster.nodes[refusing].command::<()>(&["ACL", "SETUSER", "default", "-info"]);
 
     let told = run(
         Some(&cluster.url()),
@@ -209,14 +211,20 @@ async fn the_doctor_checks_what_other_primaries_hold_while_one_is_down() {
         numbers(&of_lacking)
     );
     let dead = of("server", "problem");
-    let [dead] = dead[..] else {
+    let [dead, refused] = dead[..] else {
         panic!("{findings:?}");
     };
     assert!(
-        dead.starts_with(&format!("{address} does not answer, which has 546")),
+        dead.starts_with(&format!("{address} does not answer: ")),
         "{dead}"
     );
-    assert!(dead.contains(&format!("it holds {named}: ")), "{dead}");
+    assert!(dead.contains(". It serves 546"), "{dead}");
+    assert!(dead.ends_with(&format!(" and holds {named}")), "{dead}");
+    let address = format!("127.0.0.1:{}", cluster.nodes[refusing].port());
+    assert!(
+        refused.starts_with(&format!("{address}: answers and refuses ")),
+        "{refused}"
+    );
     let unseen = of("server", "unknown").concat() + &of("groups", "unknown").concat();
     for check in ["eviction", "memory", "clock", "backlog", "owners", "keys"] {
         assert!(unseen.contains(check), "{check}: {findings:?}");
@@ -238,4 +246,60 @@ async fn the_doctor_checks_what_other_primaries_hold_while_one_is_down() {
         "its members are not known: {stuck}"
     );
     assert!(!stuck.contains("not checked"), "{stuck}");
+}
+
+/// The severity and the text of what the doctor says of writes.
+fn of_writes(cluster: &Cluster) -> (String, String) {
+    let told = run(Some(&cluster.url()), &["doctor", "--json"]).failed(1);
+    let told = told.json();
+    let findings = told["findings"].as_array().unwrap();
+    let mut of_writes = findings.iter().filter(|one| one["check"] == "writes");
+    let found = of_writes.next().unwrap_or_else(|| panic!("{told}"));
+    let text = |name: &str| found[name].as_str().unwrap().to_owned();
+    (
+        text("severity"),
+        format!("{}; {}", text("what"), text("why")),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_tries_writes_while_the_primary_of_the_topics_is_down() {
+    let mut cluster = Cluster::start_with(3, 0, &["--cluster-require-full-coverage", "no"]);
+    let shop = Namespace::new("shop").unwrap();
+    finish(cluster.builder(&shop).connect().await.unwrap()).await;
+    let first = cluster.owner(0, cluster.slot("{shop}:schema"));
+    let full = (first + 1) % 3;
+    cluster.nodes[first].kill();
+    let (severity, told) = of_writes(&cluster);
+    assert_eq!(severity, "unknown", "{told}");
+    assert!(
+        told.contains("the primaries that answered accept writes"),
+        "{told}"
+    );
+    cluster.nodes[full].command::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    let (severity, told) = of_writes(&cluster);
+    assert_eq!(severity, "problem", "{told}");
+    assert!(told.contains("memory is full"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_doctor_names_the_setting_by_which_a_whole_cluster_stops() {
+    let mut cluster = Cluster::start(3, 0);
+    let shop = Namespace::new("shop").unwrap();
+    finish(cluster.builder(&shop).connect().await.unwrap()).await;
+    let first = cluster.owner(0, cluster.slot("{shop}:schema"));
+    cluster.nodes[(first + 1) % 3].kill();
+    cluster.until("the cluster to be down", || {
+        [first, (first + 2) % 3].iter().all(|node| {
+            let info: String = cluster.nodes[*node].command(&["CLUSTER", "INFO"]);
+            info.contains("cluster_state:fail")
+        })
+    });
+    let (severity, told) = of_writes(&cluster);
+    assert_eq!(severity, "problem", "{told}");
+    assert!(
+        told.contains("cluster-require-full-coverage is yes"),
+        "{told}"
+    );
+    assert!(!told.contains("redis+cluster://"), "{told}");
 }

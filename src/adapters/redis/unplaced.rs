@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::adapter::RedisAdapter;
 use super::migrate::{Migrations, PlacementShown};
-use crate::domain::{BoxFuture, Error, Placement, Timestamp};
+use crate::domain::{BoxFuture, Error, ErrorKind, Placement, Timestamp};
 use crate::store::{
     Bell, Capabilities, DeadLetters, DeadLettersAnswer, DeadLettersCalls, DeadLettersOp,
     Deliveries, DeliveriesAnswer, DeliveriesCalls, DeliveriesOp, Effect, EffectStore,
@@ -96,6 +96,19 @@ impl Unplaced {
             }
         }
     }
+
+    /// The store whose writes are tried. If the primary of a cluster that knows the placement does not
+    /// answer, this is the expected one: other primaries may refuse.
+    async fn to_try(&self, operation: &'static str) -> Result<&RedisAdapter, Error> {
+        match self.store(operation).await {
+            Err(error)
+                if error.kind() == ErrorKind::Unavailable && self.expected.net.is_clustered() =>
+            {
+                Ok(&self.expected)
+            }
+            store => store,
+        }
+    }
 }
 
 macro_rules! roles {
@@ -132,6 +145,7 @@ impl InspectCalls for Unplaced {
                 | InspectOp::Servers { .. }
                 | InspectOp::Migrations { .. }
                 | InspectOp::Placement { .. } => self.at_hand(),
+                InspectOp::TryWrite {} => self.to_try(op.name()).await?,
                 _ => self.store(op.name()).await?,
             };
             op.run(store).await

@@ -11,7 +11,7 @@ use serde::Serialize;
 pub enum Severity {
     /// Works as it should.
     Ok,
-    /// Cannot be checked, for want of a permission.
+    /// Could not be checked: a permission is missing or a server does not answer.
     Unknown,
     /// Messages are safe now, and could be lost later.
     Warning,

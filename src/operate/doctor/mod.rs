@@ -114,13 +114,14 @@ impl Doctor {
         let unseen = Unseen::of(&servers);
         let answering = servers.into_iter().filter(|one| one.failure.is_none());
         let answering: Vec<ServerInfo> = answering.collect();
-        match answering.first() {
+        let told = || answering.iter().filter(|one| one.refusal.is_none());
+        match told().next() {
             Some(first) => {
                 findings.extend(server::judge_all(&answering));
                 let written = self.store.inspect().try_write().await;
                 findings.extend(server::writes(&answering, written, !unseen.is_empty()));
                 at.now = clock_of(first, at.now);
-                at.forgets_reads = answering.iter().any(|one| one.append_only != Some(false));
+                at.forgets_reads = told().any(|one| one.append_only != Some(false));
             }
             None => {
                 let what = format!("{}: in this process, lost with it", self.store.name());
@@ -141,31 +142,31 @@ impl Doctor {
             ..self.clone()
         };
         let topics = looking.topics(&unseen, &at).await;
-        let (are_known, topics) = match topics {
-            Ok((topics, found)) => {
+        let (are_all, topics) = match topics {
+            Ok((topics, found, are_all)) => {
                 findings.extend(found);
-                (true, topics)
+                (are_all, topics)
             }
             Err(error) => {
                 let what = format!(
                     "the list of topics: {}; not checked: {OF_TOPICS}",
                     describe(&error)
                 );
-                findings.push(Finding::new(Severity::Problem, "groups", what));
+                findings.push(helped(Finding::new(Severity::Problem, "groups", what)));
                 (false, Vec::new())
             }
         };
         let topics: Vec<&TopicStatus> = topics.iter().map(|topic| &topic.status).collect();
-        findings.splice(0..0, unseen.judge(are_known, &topics));
+        findings.splice(0..0, unseen.judge(are_all, &topics));
         DoctorReport::of(findings)
     }
 
-    /// The facts of all topics, and the findings on them.
+    /// The facts of all topics, the findings on them, and whether the doctor could look at all of them.
     async fn topics(
         &self,
         unseen: &Unseen,
         at: &Circumstances,
-    ) -> Result<(Vec<TopicFacts>, Vec<Finding>), Error> {
+    ) -> Result<(Vec<TopicFacts>, Vec<Finding>, bool), Error> {
         let (mut topics, mut failures, mut denied) = (Vec::new(), Failed::default(), None);
         for topic in self.store.topics().list().await? {
             if failures.gives_up(&topic) {
@@ -173,7 +174,7 @@ impl Doctor {
             }
             match self.topic(&topic, unseen, &mut denied).await {
                 Ok(facts) => topics.extend(facts),
-                Err(error) => failures.note(&topic, error),
+                Err(error) => failures.note(&topic, &error),
             }
         }
         let mut findings = groups::judge(&topics, self.stuck_after, at);
@@ -190,10 +191,11 @@ impl Doctor {
         findings.extend(topics.iter().filter_map(schedules::judge));
         let still = topics.iter().flat_map(|topic| &topic.still);
         findings.extend(still.map(partitions::still));
-        findings.extend(failures.finding("groups"));
-        findings.extend(not_owned.finding("owners"));
+        let are_all = failures.is_empty();
+        findings.extend(failures.findings("groups"));
+        findings.extend(not_owned.findings("owners"));
         findings.extend(denied);
-        Ok((topics, findings))
+        Ok((topics, findings, are_all))
     }
 
     async fn topic(
@@ -490,5 +492,11 @@ fn not_shown(error: &Error) -> Finding {
 }
 
 fn failed(check: &'static str, error: &Error) -> Finding {
-    Finding::new(Severity::Problem, check, describe(error))
+    helped(Finding::new(Severity::Problem, check, describe(error)))
+}
+
+/// A finding that says what the doctor could not check, with its remedy.
+fn helped(finding: Finding) -> Finding {
+    let finding = finding.because("the doctor could not check this");
+    finding.advise("fix the error, then run the doctor again")
 }

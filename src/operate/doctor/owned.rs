@@ -16,7 +16,7 @@ use crate::operate::doctor::unseen::Failed;
 use crate::operate::escape;
 use crate::operate::log_pages;
 use crate::operate::owned::{self, HoldingMessage, OwnedPartition};
-use crate::store::{DeliveryId, GroupAt, Lane, Limits, Partition, Roster, decode_entry};
+use crate::store::{DeliveryId, GroupAt, Lane, Limits, Partition, decode_entry};
 use crate::worker::ownership::{MOST_BYTES, MOST_ENTRIES};
 
 /// From when on a partition is without an owner. A handover takes milliseconds. After a crash the other
@@ -43,9 +43,17 @@ pub(super) struct OwnedFacts {
     members: usize,
     /// The partitions that had no owner at any look, although the group has members.
     ownerless: Vec<u16>,
+    /// From the first look to the last that could be made.
+    looked_for: Duration,
     partitions: Vec<OwnedPartition>,
     /// The partitions that are read no further, each with the number of entries that wait.
     full: Vec<(u16, usize)>,
+}
+
+impl OwnedFacts {
+    fn at(&self) -> GroupAt {
+        GroupAt::of(&self.topic, &self.group)
+    }
 }
 
 impl Doctor {
@@ -60,23 +68,33 @@ impl Doctor {
                 }
                 match self.owned_group(&at).await {
                     Ok(facts) => all.extend(facts),
-                    Err(error) => failures.note(&at, error),
+                    Err(error) => failures.note(&at, &error),
                 }
             }
         }
-        let until = Instant::now() + OWNERLESS;
-        while all.iter().any(|one| !one.ownerless.is_empty()) && Instant::now() < until {
+        let mut unread: HashSet<GroupAt> = HashSet::new();
+        let (first, mut looked_for) = (Instant::now(), Duration::ZERO);
+        let is_open = |one: &OwnedFacts, unread: &HashSet<GroupAt>| {
+            !one.ownerless.is_empty() && !unread.contains(&one.at())
+        };
+        while all.iter().any(|one| is_open(one, &unread)) && looked_for < OWNERLESS {
             sleep(BETWEEN_LOOKS).await;
-            for one in all.iter_mut().filter(|one| !one.ownerless.is_empty()) {
-                let at = GroupAt::of(&one.topic, &one.group);
+            looked_for = first.elapsed();
+            for one in &mut all {
+                if !is_open(one, &unread) {
+                    continue;
+                }
+                let at = one.at();
                 let roster = match owned::roster(&*self.store, &at).await {
                     Ok(roster) => roster.unwrap_or_default(),
                     Err(error) => {
-                        failures.note(&at, error);
-                        Roster::default()
+                        // What the looks before found stands.
+                        failures.note(&at, &error);
+                        unread.insert(at);
+                        continue;
                     }
                 };
-                one.members = roster.members.len();
+                (one.members, one.looked_for) = (roster.members.len(), looked_for);
                 one.ownerless.retain(|number| {
                     !roster.members.is_empty() && !roster.owners.contains_key(number)
                 });
@@ -102,6 +120,7 @@ impl Doctor {
             group: at.group.clone(),
             members: roster.members.len(),
             ownerless: ownerless.map(|one| one.partition).collect(),
+            looked_for: Duration::ZERO,
             full,
             partitions,
         }))
@@ -169,7 +188,7 @@ fn ownerless(facts: &OwnedFacts) -> Option<Finding> {
     let OwnedFacts { topic, group, .. } = facts;
     let what = format!(
         "{topic}/{group}: {which} {have} had no owner for {} at least; the group has {}",
-        roughly(OWNERLESS),
+        roughly(facts.looked_for),
         counted(facts.members as u64, "member", "members"),
     );
     let finding = Finding::new(Severity::Problem, "owners", what)
@@ -283,16 +302,20 @@ fn describe(one: &HoldingMessage, at: &Circumstances) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use bytes::Bytes;
     use uuid::Uuid;
 
     use super::*;
     use crate::adapters::memory::MemoryStore;
-    use crate::domain::{Codec, ConsumerName, Cursor, EntryId, Envelope, TopicSettings};
+    use crate::domain::{
+        BoxFuture, Codec, ConsumerName, Cursor, EntryId, Envelope, ErrorKind, TopicSettings,
+    };
+    use crate::store::decorate::{Answer, Decorated, Decorator, Next, Op};
     use crate::store::{
-        Attempts, Attendance, LaneStep, Member, NewEntry, Note, StartFrom, Step, Stepped, Store,
-        encode_entry,
+        Attempts, Attendance, LaneStep, Member, NewEntry, Note, OwnersOp, Partitioned, StartFrom,
+        Step, Stepped, Store, encode_entry,
     };
     use crate::wire::redelivery::Redelivery;
 
@@ -527,5 +550,46 @@ mod tests {
         two.fail(ids[0], "a", MINUTE, Vec::new()).await;
         let what = full(&two).await.unwrap();
         assert!(what.contains("9 entries"), "{what}");
+    }
+
+    /// Answers no question for a roster after one for the progress of a partition.
+    #[derive(Debug, Default)]
+    struct OneLook(AtomicBool);
+
+    impl Decorator for OneLook {
+        fn call<'a>(
+            &'a self,
+            op: Op<'a>,
+            mut next: Next<'a>,
+        ) -> BoxFuture<'a, Result<Answer, Error>> {
+            Box::pin(async move {
+                match op {
+                    Op::Owners(OwnersOp::Progress { .. }) => self.0.store(true, Ordering::Relaxed),
+                    Op::Owners(OwnersOp::Roster { .. }) if self.0.load(Ordering::Relaxed) => {
+                        return Err(Error::new(ErrorKind::Unavailable, op.name(), "gone"));
+                    }
+                    _ => {}
+                }
+                next.run(op).await
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_look_that_fails_drops_nothing_that_another_one_found() {
+        let two = Two::new().await;
+        two.claim("one", &[0]).await;
+        let single = two.store.single().unwrap_or_else(|| two.store.clone());
+        let late = Decorated::new(Arc::new(OneLook::default()), single);
+        let store: Arc<dyn Store> = Arc::new(Partitioned::new(Arc::new(late)));
+        let report = Doctor::new(store).run().await;
+        let found = report.findings.iter().filter(|one| one.check == "owners");
+        let what: Vec<&str> = found.map(|one| &*one.what).collect();
+        let is_found = |sign| what.iter().any(|one| one.contains(sign));
+        assert!(
+            is_found("partition 1 has had no owner for 0 s"),
+            "{report:?}"
+        );
+        assert!(is_found("orders/billing: not checked: "), "{report:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::domain::{Error, describe};
 use crate::operate::doctor::finding::{Finding, Severity, roughly};
 use crate::operate::doctor::native;
-use crate::operate::doctor::unseen::is_silence;
+use crate::operate::doctor::unseen::{OF_SERVERS, is_silence};
 use crate::operate::doctor::version::version;
 use crate::store::ServerInfo;
 
@@ -16,8 +16,8 @@ const SCARCE: f64 = 0.75;
 /// From this share of the memory limit on, memory is nearly full.
 const NEARLY_FULL: f64 = 0.9;
 
-/// Judges all servers. A finding that is the same for each stands once; every other one names its
-/// server.
+/// Judges all servers that answer. A finding that is the same for each stands once; every other one names
+/// its server.
 pub(super) fn judge_all(servers: &[ServerInfo]) -> Vec<Finding> {
     let each: Vec<Vec<Finding>> = servers.iter().map(judge).collect();
     let mut all: Vec<Finding> = Vec::new();
@@ -37,6 +37,13 @@ pub(super) fn judge_all(servers: &[ServerInfo]) -> Vec<Finding> {
 }
 
 fn judge(facts: &ServerInfo) -> Vec<Finding> {
+    if let Some(refusal) = &facts.refusal {
+        let what = format!("answers and refuses the checks of the server: {refusal}");
+        let finding = Finding::new(Severity::Problem, "server", what)
+            .because(format!("not checked: {OF_SERVERS}"))
+            .advise("fix the error, then run the doctor again");
+        return vec![finding];
+    }
     let mut findings = version(facts);
     if facts.is_replica {
         let finding = Finding::new(
@@ -97,7 +104,7 @@ fn coverage(facts: &ServerInfo) -> Option<Finding> {
 }
 
 /// Whether the server takes writes from this user, beyond the reasons that its facts name. `is_partial`
-/// says that another primary does not answer, so that a failure without a reason is its.
+/// says that another primary does not answer: then a failure without a reason may come from that primary.
 pub(super) fn writes(
     servers: &[ServerInfo],
     written: Result<(), Error>,
@@ -130,6 +137,22 @@ pub(super) fn writes(
             "connect the replicas, or lower min-replicas-to-write",
         ),
         ("READONLY", "connect to the primary"),
+        ("MASTERDOWN", "connect to the primary"),
+        ("LOADING", "wait until the server has loaded its data"),
+        (
+            "BUSY",
+            "wait for the script that the server runs, or end it with SCRIPT KILL",
+        ),
+        (
+            "max number of clients",
+            "close connections, or raise maxclients",
+        ),
+        ("TRYAGAIN", "run the doctor again when no slot moves"),
+        (
+            "cluster-require-full-coverage",
+            "start the primary that does not answer, and set cluster-require-full-coverage to no on every \
+             node",
+        ),
         (
             "of the 16384 slots",
             "let a node serve these slots: `redis-cli --cluster fix`",
@@ -139,11 +162,15 @@ pub(super) fn writes(
             "begin the URL with redis+cluster://, or rediss+cluster:// with TLS",
         ),
     ];
+    // Each answer of a server has a sign here, so that it does not pass for silence.
     let fix = fixes.iter().find(|(sign, _)| told.contains(sign));
     if fix.is_none() && is_partial && is_silence(&error) {
         let what = format!("not checked on every primary: {told}");
         let finding = Finding::new(Severity::Unknown, check, what);
-        return Some(finding.because("a primary does not answer; no other one refuses"));
+        return Some(
+            finding
+                .because("one primary does not answer; the primaries that answered accept writes"),
+        );
     }
     let fix = fix.map_or("read the server's log", |(_, fix)| fix);
     // A user who only looks has no need to write.
@@ -342,6 +369,27 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_refuses_is_not_judged_by_facts_that_it_did_not_tell() {
+        let refusing = ServerInfo {
+            address: Some("h:2".to_owned()),
+            refusal: Some("lacks the right to run INFO".to_owned()),
+            ..ServerInfo::default()
+        };
+        let findings = judge_all(&[sound(), refusing]);
+        let mut of_it = findings.iter().filter(|one| one.what.starts_with("h:2: "));
+        let refused = of_it.next().unwrap();
+        refused.assert_helpful();
+        assert_eq!(
+            (refused.severity, &*refused.what),
+            (
+                Severity::Problem,
+                "h:2: answers and refuses the checks of the server: lacks the right to run INFO"
+            )
+        );
+        assert_eq!(of_it.next(), None);
+    }
+
+    #[test]
     fn a_cluster_that_stops_as_a_whole_is_a_warning() {
         let of = |answer| levels("cluster", |facts| facts.needs_all_slots = answer);
         assert_eq!(of(None), []);
@@ -432,7 +480,9 @@ mod tests {
             ("OOM command not allowed", "maxmemory"),
             ("MISCONF unable to persist", "disk"),
             ("is a node of a Redis Cluster", "redis+cluster://"),
-            ("BUSY", "the server's log"),
+            ("BUSY", "SCRIPT KILL"),
+            ("CLUSTERDOWN: cluster-require-full-coverage is yes", "to no"),
+            ("ERR unknown", "the server's log"),
         ] {
             let found = refused(cause);
             assert_eq!(found.severity, Severity::Problem, "{cause}");
@@ -452,9 +502,11 @@ mod tests {
         let of_cut = |is_partial| writes(&[sound()], Err(cut()), is_partial).unwrap().severity;
         assert_eq!(of_cut(false), Severity::Problem);
         assert_eq!(of_cut(true), Severity::Unknown);
-        let full = Error::new(ErrorKind::Unavailable, "write check", "MISCONF");
-        let full = writes(&[sound()], Err(full), true).unwrap();
-        assert_eq!(full.severity, Severity::Problem);
+        for answer in ["MISCONF", "LOADING", "MASTERDOWN", "BUSY"] {
+            let answer = Error::new(ErrorKind::Unavailable, "write check", answer);
+            let found = writes(&[sound()], Err(answer), true).unwrap();
+            assert_eq!(found.severity, Severity::Problem, "{found:?}");
+        }
     }
 
     #[test]

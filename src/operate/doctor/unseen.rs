@@ -22,15 +22,15 @@ const ASKED: u16 = 16;
 const MOST_SILENT: usize = 3;
 
 /// The checks of a server, and those of topics and groups.
-const OF_SERVERS: &str =
+pub(super) const OF_SERVERS: &str =
     "version, eviction, persistence, memory, clock, scripts, cluster, native commands";
 pub(super) const OF_TOPICS: &str = "backlog, ids, trimming, unread, groups, retries, deliveries, partitions, schedules, \
                          owners, keys";
 
 /// Primaries that do not answer, and their partitions that the checks asked for.
 ///
-/// To the checks these partitions are empty, so they judge the others. Nobody asks such a primary again:
-/// it would take seconds each time.
+/// To the checks of topics these partitions are empty, so they judge the others. These checks do not ask such
+/// a primary: it would take seconds each time.
 #[derive(Debug, Default)]
 pub(super) struct Unseen {
     silent: Vec<ServerInfo>,
@@ -113,21 +113,24 @@ impl Unseen {
         Ok(None)
     }
 
-    /// The findings on the silent primaries and their partitions. `are_known` tells whether the topics of
-    /// the namespace are.
-    pub(super) fn judge(&self, are_known: bool, topics: &[&TopicStatus]) -> Vec<Finding> {
+    /// The findings on the silent primaries and their partitions. `are_all` tells whether the doctor looked at
+    /// all topics of the namespace.
+    pub(super) fn judge(&self, are_all: bool, topics: &[&TopicStatus]) -> Vec<Finding> {
         let silent = self.silent.iter();
         let of_one = |one: &ServerInfo| {
             let address = one.address.as_deref().unwrap_or_default();
             let failure = one.failure.as_deref().unwrap_or_default();
             let hidden = self.hidden().get(address).cloned().unwrap_or_default();
-            let held = match (are_known, hidden.is_empty()) {
-                (false, _) => "which topics it holds is unknown".to_owned(),
-                (true, true) => "it holds no topic of the namespace".to_owned(),
-                (true, false) => format!("it holds {}", named(&hidden, topics)),
+            let held = match (are_all, hidden.is_empty()) {
+                (false, true) => ". Which topics it holds is unknown".to_owned(),
+                (false, false) => {
+                    format!(" and holds {}, and may hold others", named(&hidden, topics))
+                }
+                (true, true) => " and holds no topic of the namespace".to_owned(),
+                (true, false) => format!(" and holds {}", named(&hidden, topics)),
             };
             let what = format!(
-                "{address} does not answer, which has {}; {held}: {failure}",
+                "{address} does not answer: {failure}. It serves {}{held}",
                 slots(&one.slots)
             );
             let why = "until it is back or a replica takes over, messages with keys there are neither \
@@ -270,33 +273,114 @@ fn some(mut all: Vec<String>) -> String {
 /// Topics or groups whose checks failed.
 #[derive(Debug, Default)]
 pub(super) struct Failed {
-    first: Option<Error>,
-    names: Vec<String>,
+    /// The errors, each with the names of those that it stopped.
+    by_error: BTreeMap<String, Vec<String>>,
+    /// Those that the doctor did not look at.
+    skipped: Vec<String>,
     silent: usize,
 }
 
 impl Failed {
     /// Notes the failure of a topic or a group.
-    pub(super) fn note(&mut self, name: impl ToString, error: Error) {
-        self.silent += usize::from(is_silence(&error));
-        self.first.get_or_insert(error);
-        self.names.push(name.to_string());
+    pub(super) fn note(&mut self, name: impl ToString, error: &Error) {
+        self.silent += usize::from(is_silence(error));
+        let mut told = describe(error);
+        if let Some(subject) = error.subject() {
+            // The names stand in front.
+            told = told.replacen(&format!(" {subject:?}"), "", 1);
+        }
+        self.by_error
+            .entry(told)
+            .or_default()
+            .push(name.to_string());
     }
 
     /// Whether to look at no others; notes the one that comes next if so.
     pub(super) fn gives_up(&mut self, next: impl ToString) -> bool {
         let gives_up = self.silent >= MOST_SILENT;
         if gives_up {
-            self.names.push(next.to_string());
+            self.skipped.push(next.to_string());
         }
         gives_up
     }
 
-    pub(super) fn finding(self, check: &'static str) -> Option<Finding> {
-        let error = describe(&self.first?);
-        let what = format!("{}: not checked: {error}", some(self.names));
-        let finding = Finding::new(Severity::Problem, check, what);
-        let finding = finding.because("the doctor knows nothing of these");
-        Some(finding.advise("mend what the error names; then run the doctor again"))
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_error.is_empty()
+    }
+
+    /// A finding for each error, and one for those that the doctor did not look at.
+    pub(super) fn findings(self, check: &'static str) -> Vec<Finding> {
+        let finding = |names, why: &str| {
+            let what = format!("{}: not checked: {why}", some(names));
+            Finding::new(Severity::Problem, check, what)
+                .because("the doctor could not check these topics")
+                .advise("fix the error, then run the doctor again")
+        };
+        let by_error = self.by_error.into_iter();
+        let mut all: Vec<Finding> = by_error.map(|(why, names)| finding(names, &why)).collect();
+        if !self.skipped.is_empty() {
+            let why = format!("{MOST_SILENT} others before did not answer");
+            all.push(finding(self.skipped, &why));
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_that_failed_stand_with_their_error_and_skipped_ones_apart() {
+        let mut failed = Failed::default();
+        let error = |kind, message: &str| Error::new(kind, "topic status", message);
+        let cut = || error(ErrorKind::Unavailable, "no connection");
+        failed.note("a", &cut().on("a"));
+        failed.note("b", &error(ErrorKind::Refused, "lacks a right").on("b"));
+        failed.note("c", &cut().on("c/1"));
+        assert!(!failed.gives_up("d"));
+        failed.note("d", &cut().on("d"));
+        assert!(failed.gives_up("e") && failed.gives_up("f"));
+        let findings = failed.findings("groups");
+        findings.iter().for_each(Finding::assert_helpful);
+        let what: Vec<&str> = findings.iter().map(|one| &*one.what).collect();
+        assert_eq!(
+            what,
+            [
+                "b: not checked: topic status: lacks a right",
+                "a, c, d: not checked: topic status: no connection",
+                "e, f: not checked: 3 others before did not answer",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_silent_primary_holds_none_of_the_topics_only_if_all_were_checked() {
+        let silent = ServerInfo {
+            address: Some("h:1".to_owned()),
+            failure: Some("no connection".to_owned()),
+            slots: vec![(0, 9), (12, 12)],
+            ..ServerInfo::default()
+        };
+        let unseen = Unseen::of(&[silent]);
+        let told = |are_all| unseen.judge(are_all, &[]).remove(0).what;
+        let first = "h:1 does not answer: no connection. It serves 11 slots (0-9, 12)";
+        let none = format!("{first} and holds no topic of the namespace");
+        assert_eq!(told(true), none);
+        assert_eq!(
+            told(false),
+            format!("{first}. Which topics it holds is unknown")
+        );
+        let at = Partition::of(&Topic::new("orders").unwrap());
+        unseen
+            .hidden()
+            .entry("h:1".to_owned())
+            .or_default()
+            .insert(at);
+        assert_eq!(told(true), format!("{first} and holds orders"));
+        assert_eq!(
+            told(false),
+            format!("{first} and holds orders, and may hold others")
+        );
     }
 }

@@ -56,7 +56,7 @@ pub async fn a_server_reports_its_state<S: Subject>(subject: &S) {
 }
 
 /// > The address of the primary that holds a partition in a cluster, whether it answers or not; `None`
-/// > outside a cluster.
+/// > outside a cluster and where no node serves the partition's slot.
 pub async fn a_partition_lies_on_one_of_the_servers<S: Subject>(subject: &S) {
     let stage = Stage::new(subject).await;
     let inspect = stage.store.inspect();

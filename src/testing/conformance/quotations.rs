@@ -154,8 +154,8 @@ fn every_promise_of_the_ports_is_quoted() {
         "Completes when the clock has been set forward since the call.",
         "Where time only passes by itself, as it does by default, never.",
         "Opens a reader on a set of sources.",
-        "Where some primaries of a cluster do not answer, the facts about them say why; where none answers, \
-         the call fails.",
+        "Where some primaries of a cluster do not answer or refuse, the facts about them say why; where all \
+         do, the call fails.",
         "An error of a message is one of: certainly not appended, or [`OutcomeUnknown`].",
         "After an unknown one, later messages may have been appended too, and their outcomes say so.",
         "An error of the whole call is the outcome of every message.",

@@ -8,7 +8,7 @@ use redis::Value;
 
 use crate::adapters::redis::adapter::RedisAdapter;
 use crate::adapters::redis::net::{
-    Primary, REMEMBERED, REPEATED_FOR, native_found, native_questions,
+    Primary, REMEMBERED, REPEATED_FOR, error, native_found, native_questions,
 };
 use crate::adapters::redis::scripts;
 use crate::domain::{Error, NativeCommands, Timestamp, describe};
@@ -21,6 +21,8 @@ impl RedisAdapter {
     pub(super) async fn ask_servers(&self) -> Result<Vec<ServerInfo>, Error> {
         let primaries = self.net.primaries(OPERATION).await?;
         let (clustered, watched) = (self.net.is_clustered(), self.net.has_sentinels());
+        // A primary that does not answer in time may have lost its slots by then.
+        let slots: Vec<_> = primaries.iter().map(|one| one.slots(&self.net)).collect();
         let asked = primaries
             .iter()
             .map(|primary| ask(primary, clustered, watched));
@@ -30,16 +32,30 @@ impl RedisAdapter {
         {
             return Err(failure.clone());
         }
-        let facts = |(primary, answer): (&Primary, Result<ServerInfo, Error>)| ServerInfo {
-            address: Some(primary.address().to_owned()),
-            slots: primary.slots(&self.net),
-            native_chosen: self.net.native(),
-            ..answer.unwrap_or_else(|failure| ServerInfo {
-                failure: Some(describe(&failure)),
-                ..ServerInfo::default()
-            })
-        };
-        Ok(primaries.iter().zip(answers).map(facts).collect())
+        let facts =
+            |((primary, slots), answer): ((&Primary, _), Result<ServerInfo, Error>)| ServerInfo {
+                address: Some(primary.address().to_owned()),
+                slots,
+                native_chosen: self.net.native(),
+                ..answer.unwrap_or_else(|failure| unknown(&failure))
+            };
+        let primaries = primaries.iter().zip(slots);
+        Ok(primaries.zip(answers).map(facts).collect())
+    }
+}
+
+/// What is known of a server that told no facts.
+fn unknown(failure: &Error) -> ServerInfo {
+    let why = Some(describe(failure));
+    match error::is_answer(failure) {
+        true => ServerInfo {
+            refusal: why,
+            ..ServerInfo::default()
+        },
+        false => ServerInfo {
+            failure: why,
+            ..ServerInfo::default()
+        },
     }
 }
 

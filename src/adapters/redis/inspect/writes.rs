@@ -57,7 +57,7 @@ impl RedisAdapter {
         let server = server.map(facts).unwrap_or_default();
         let written = replies.next();
         let written = written.unwrap_or_else(|| Err(reply::unexpected("no reply")));
-        written.map_err(refused)?;
+        written.map_err(|cause| self.refused(cause))?;
         if server.is_replica {
             return Err(Error::new(ErrorKind::Refused, OPERATION, REPLICA));
         }
@@ -113,7 +113,7 @@ impl RedisAdapter {
             answers.into_iter().try_for_each(|answer| match answer {
                 // The user may write to some topics only.
                 Err(cause) if error::code(&cause).as_deref() == Some("NOPERM") => Ok(()),
-                answer => answer.map(drop).map_err(refused),
+                answer => answer.map(drop).map_err(|cause| self.refused(cause)),
             })
         };
         let answers = join_all(asking).await.into_iter();
@@ -135,7 +135,7 @@ impl RedisAdapter {
         }
         for answer in self.ask(key, &packed, SLOTS).await? {
             match answer {
-                Err(cause) if is_elsewhere(&cause) => return Err(refused(cause)),
+                Err(cause) if is_elsewhere(&cause) => return Err(self.refused(cause)),
                 // A user with rights to some topics only is refused here, and may still publish.
                 _ => {}
             }
@@ -161,7 +161,13 @@ impl RedisAdapter {
             Err(failure) if failure.is_outcome_unknown() => ask().await,
             asked => asked,
         };
-        asked.map(drop).map_err(in_plain_words)
+        asked
+            .map(drop)
+            .map_err(|refusal| in_plain_words(refusal, self.net.is_clustered()))
+    }
+
+    fn refused(&self, cause: RedisError) -> Error {
+        in_plain_words(error::sent(OPERATION, cause), self.net.is_clustered())
     }
 }
 
@@ -207,10 +213,13 @@ fn facts(reply: bytes::Bytes) -> Facts {
 }
 
 const REPLICA: &str = "the server is a replica and takes no writes; connect to the primary";
+const UNSERVED: &str = "no node of the cluster serves the slot of the key";
+/// What a server says of a slot that no node serves.
+const SLOT_UNSERVED: &str = "slot not served";
 
 /// The reason in plain words, for the codes by which a server refuses every write.
-fn reason(code: &str) -> Option<&'static str> {
-    Some(match code {
+fn reason(cause: &RedisError, clustered: bool) -> Option<&'static str> {
+    Some(match error::code(cause)?.as_str() {
         "OOM" => "the server's memory is full (maxmemory), so it refuses writes",
         "READONLY" => REPLICA,
         "NOREPLICAS" => {
@@ -218,6 +227,13 @@ fn reason(code: &str) -> Option<&'static str> {
         }
         "MISCONF" => "the server cannot save to its disk, so it refuses writes",
         "NOPERM" => "this user may not write",
+        "CLUSTERDOWN" if clustered && cause.to_string().contains(SLOT_UNSERVED) => UNSERVED,
+        "CLUSTERDOWN" if clustered => {
+            "the cluster serves no slot while one has no primary: cluster-require-full-coverage is \
+             yes, or most primaries do not answer"
+        }
+        // The URL is a cluster's already.
+        "MOVED" | "ASK" | "CROSSSLOT" if clustered => return None,
         "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" => {
             "the server is a node of a Redis Cluster and does not serve all keys; a cluster's URL \
              begins with redis+cluster://"
@@ -231,17 +247,13 @@ fn is_elsewhere(cause: &RedisError) -> bool {
     matches!(code.as_deref(), Some("MOVED" | "ASK" | "CLUSTERDOWN"))
 }
 
-fn refused(cause: RedisError) -> Error {
-    in_plain_words(error::sent(OPERATION, cause))
-}
-
-/// Puts the reason in front of the server's own words.
-fn in_plain_words(refusal: Error) -> Error {
+/// Puts the reason in front of the server's own words. `clustered` says that the URL names a cluster.
+fn in_plain_words(refusal: Error, clustered: bool) -> Error {
     let source = std::error::Error::source(&refusal);
     let Some(cause) = source.and_then(|cause| cause.downcast_ref::<RedisError>()) else {
         return refusal;
     };
-    match error::code(cause).as_deref().and_then(reason) {
+    match reason(cause, clustered) {
         Some(reason) => Error::new(refusal.kind(), OPERATION, reason).because(cause.clone()),
         None => refusal,
     }
@@ -250,6 +262,10 @@ fn in_plain_words(refusal: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refused(cause: RedisError) -> Error {
+        in_plain_words(error::sent(OPERATION, cause), false)
+    }
 
     fn reply(text: &str) -> RedisError {
         let reply = redis::parse_redis_value(format!("-{text}\r\n").as_bytes());
@@ -288,6 +304,27 @@ mod tests {
             let error = refused(reply(text));
             assert!(error.to_string().contains(expected), "{error}");
             assert!(std::error::Error::source(&error).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_is_down_says_why_to_the_url_of_a_cluster() {
+        let told = |text| {
+            let error = in_plain_words(error::sent(OPERATION, reply(text)), true);
+            error.to_string()
+        };
+        let down = told("CLUSTERDOWN The cluster is down");
+        assert!(
+            down.contains("cluster-require-full-coverage is yes"),
+            "{down}"
+        );
+        let unserved = told("CLUSTERDOWN Hash slot not served");
+        assert!(
+            unserved.contains("no node of the cluster serves"),
+            "{unserved}"
+        );
+        for told in [down, unserved, told("MOVED 866 127.0.0.1:7001")] {
+            assert!(!told.contains("is a node of a Redis Cluster and"), "{told}");
         }
     }
 

@@ -22,6 +22,8 @@ pub(super) fn is_alert(cause: &RedisError) -> bool {
 
 /// How rustls calls an alert.
 const ALERT: &str = "fatal alert";
+/// How rustls begins to say that it does not accept the server's certificate.
+const CERTIFICATE: &str = "invalid peer certificate";
 
 /// The operation whose subject is the server itself.
 const CONNECT: &str = "connect";
@@ -73,6 +75,19 @@ pub(super) fn server_error(text: &str) -> RedisError {
         Ok(_) => RedisError::from((Kind::Parse, "not an error")),
         Err(error) => error,
     }
+}
+
+/// Whether an error shows that a server is there: it refused, or TLS with it failed.
+pub(in crate::adapters::redis) fn is_answer(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let cause = source.and_then(|cause| cause.downcast_ref::<RedisError>());
+    let of_server =
+        |cause| code(cause).is_some() || is_alert(cause) || cause.to_string().contains(CERTIFICATE);
+    let is_open = matches!(
+        error.kind(),
+        ErrorKind::Unavailable | ErrorKind::OutcomeUnknown
+    );
+    !is_open || cause.is_some_and(of_server)
 }
 
 /// Whether a connection can be used again after an error.
@@ -306,6 +321,42 @@ mod tests {
         let broken = || RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!(sent("set", broken()).kind(), ErrorKind::OutcomeUnknown);
         assert_eq!(not_done("set", broken()).kind(), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn silence_is_told_from_an_answer() {
+        for text in [
+            "NOPERM User ann has no permissions to run the 'info' command",
+            "WRONGPASS invalid username-password pair",
+            "BUSY Redis is busy running a script",
+            "LOADING Redis is loading the dataset",
+        ] {
+            assert!(is_answer(&sent("ask", reply(text))), "{text}");
+            let unconnected = no_connection("ask", "h:1", reply(text).into());
+            assert!(is_answer(&unconnected), "{text}");
+        }
+        let io = |text: &str| RedisError::from(io::Error::other(text.to_owned()));
+        for text in [
+            "received fatal alert: CertificateRequired",
+            "invalid peer certificate: UnknownIssuer",
+        ] {
+            assert!(
+                is_answer(&no_connection("ask", "h:1", io(text).into())),
+                "{text}"
+            );
+        }
+        for kind in [
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::TimedOut,
+            io::ErrorKind::UnexpectedEof,
+        ] {
+            let cause = || RedisError::from(io::Error::from(kind));
+            assert!(
+                !is_answer(&no_connection("ask", "h:1", cause().into())),
+                "{kind}"
+            );
+            assert!(!is_answer(&sent("ask", cause())), "{kind}");
+        }
     }
 
     #[test]
