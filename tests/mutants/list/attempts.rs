@@ -136,7 +136,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A cancelled attempt is given back uncounted.",
         target: Target::Lib,
         test: "worker::core::tests::a_cancelled_attempt_is_given_back_uncounted",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "suspect-beside-others",
@@ -196,7 +196,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A cancelled handler acknowledges only by saying so.",
         target: Target::Lib,
         test: "worker::handle::pipeline::tests::a_cancelled_handler_ends_its_delivery_only_by_saying_so",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "silence-of-a-batch-acknowledges",

@@ -13,7 +13,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Only a page of the console itself changes something through a browser.",
         target: CONSOLE,
         test: "act::nobody_changes_anything_without_the_right",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "console-viewers-change",

@@ -65,7 +65,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A full consumer claims nothing.",
         target: Target::Lib,
         test: "worker::intake::reclaim::tests::no_more_is_claimed_than_there_is_capacity_for",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "begins-what-was-lost-in-the-queue",

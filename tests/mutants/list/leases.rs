@@ -71,7 +71,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A process that claims its own lost entry back has not crashed.",
         target: Target::Lib,
         test: "worker::intake::in_flight::tests::an_own_hand_out_that_was_lost_counts_as_no_crash",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "lost-entry-runs-beside-itself",

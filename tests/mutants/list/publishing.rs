@@ -91,7 +91,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A numbered publish whose connection broke is sent again.",
         target: Target::Lib,
         test: "adapters::redis::net::routing::repeated::tests::a_numbered_publish_is_repeated_after_a_broken_connection",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "broken-connection-not-handed-back",
