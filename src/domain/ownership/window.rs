@@ -18,6 +18,10 @@ pub(crate) struct Window {
     last: EntryId,
     /// How many entries `low` has passed.
     passed: u64,
+    /// What the owners before settled after the last entry read.
+    unread: VecDeque<(EntryId, EntryId)>,
+    /// No entry after this one had begun when the window began.
+    begun: EntryId,
 }
 
 impl Window {
@@ -27,6 +31,8 @@ impl Window {
             low: cursor.low,
             high: cursor.high,
             last: cursor.low,
+            unread: cursor.done.iter().copied().collect(),
+            begun: cursor.high,
             ..Self::default()
         }
     }
@@ -50,6 +56,9 @@ impl Window {
     pub(crate) fn enter(&mut self, id: EntryId, is_done: bool) {
         debug_assert!(id > self.last, "entries are read in their order");
         self.last = id;
+        while self.unread.front().is_some_and(|(_, last)| *last <= id) {
+            self.unread.pop_front();
+        }
         self.entries.push_back((id, is_done));
         self.settled += usize::from(is_done);
         self.advance();
@@ -92,9 +101,13 @@ impl Window {
         found.map_or(of, |(id, _)| (*id).max(of))
     }
 
-    /// Says that no unsettled entry has begun.
+    /// Says that no unsettled entry that was read has begun. Those that were not read may have begun under
+    /// an owner before.
     pub(crate) fn lower(&mut self) {
-        self.high = self.low;
+        self.high = match self.last < self.begun {
+            true => self.begun,
+            false => self.low,
+        };
     }
 
     /// How many entries `low` has passed since the window began.
@@ -113,6 +126,13 @@ impl Window {
                 _ => {}
             }
             continues = *is_done;
+        }
+        for (first, last) in &self.unread {
+            match done.last_mut() {
+                // The window ends within this range.
+                Some((_, end)) if *first <= *end => *end = *last,
+                _ => done.push((*first, *last)),
+            }
         }
         Cursor {
             low: self.low,
@@ -199,6 +219,38 @@ mod tests {
             }
             prop_assert_eq!(next.cursor(), cursor);
             prop_assert_eq!(first.passed() + first.len() as u64, entries);
+        }
+
+        /// However far an owner has read: the next one knows the same of the rest.
+        #[test]
+        fn an_owner_that_has_not_read_everything_forgets_nothing(
+            settled in proptest::collection::vec(1_u64..30, 0..30),
+            high in 0_u64..30,
+            read in 0_u64..30,
+            lowers in proptest::bool::ANY,
+        ) {
+            let mut first = window(29);
+            first.raise(id(high));
+            settled.iter().for_each(|n| first.settle(id(*n)));
+            let stored = first.cursor();
+            let mut second = Window::at(&stored);
+            for n in (1..=read).filter(|n| id(*n) > stored.low) {
+                second.enter(id(n), stored.is_done(id(n)));
+            }
+            prop_assert!(lowers || second.cursor() == stored);
+            if lowers {
+                second.lower();
+            }
+            let cursor = second.cursor();
+            for n in 1..=29 {
+                prop_assert_eq!(cursor.is_done(id(n)), settled.contains(&n), "{}", n);
+                if n > read {
+                    let begun = stored.may_have_begun(id(n));
+                    prop_assert_eq!(cursor.may_have_begun(id(n)), begun, "{}", n);
+                }
+            }
+            let text = cursor.done_text();
+            prop_assert_eq!(Cursor::parse_done(&text), Some(cursor.done));
         }
     }
 }

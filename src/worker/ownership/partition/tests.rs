@@ -346,6 +346,20 @@ async fn messages_go_on_after_a_step_to_let_go_that_had_no_answer() {
 }
 
 #[tokio::test]
+async fn an_owner_that_lets_go_before_it_has_read_anything_forgets_nothing() {
+    let ground = Ground::with(&[None; 3]).await;
+    let first = ground.own(1).await;
+    let out = first.hand_out(3).await.unwrap();
+    first.commit(ids(&out[1..]), Vec::new()).await.unwrap();
+    first.flush().await.unwrap();
+    // That process dies, and the next one gives the partition on at once.
+    ground.own(2).await.let_go().await.unwrap();
+    let again = ground.own(3).await.hand_out(9).await.unwrap();
+    assert_eq!(ids(&again), ids(&out[..1]));
+    assert_eq!(again[0].attempts.begun, 1, "the crash counts");
+}
+
+#[tokio::test]
 async fn an_owner_that_lets_go_tells_of_attempts_that_began_before_it() {
     let ground = Ground::with(&[None; 3]).await;
     ground.own(1).await.hand_out(1).await.unwrap();
