@@ -191,7 +191,7 @@ mod cluster {
     use std::collections::BTreeSet;
 
     use redstart::extract::Payload;
-    use redstart::topics::TopicSettings;
+    use redstart::topics::{Retention, TopicSettings};
     use redstart::{Envelope, Outcome, SubscribeOptions, store::Reading};
     use tokio::sync::mpsc;
 
@@ -205,7 +205,9 @@ mod cluster {
         let container = builder.with_service(group("billing")).connect().await;
         let container = container.unwrap();
         let orders = topic("orders");
+        // The messages stay after they are settled.
         let settings = TopicSettings::default().with_partitions(8);
+        let settings = settings.with_retention(Retention::Count(1_000));
         container.topics().create(&orders, settings).await.unwrap();
         // One group reads on the shared connections, the other on one for each slot.
         let bus = container.bus();

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redstart::extract::Payload;
+use redstart::topics::{Retention, TopicSettings};
 use redstart::{Container, Delivery, Envelope, ErrorKind, Topic};
 use tokio::sync::mpsc;
 
@@ -85,6 +86,9 @@ async fn publishers_and_readers_outlast_a_primary_that_dies() {
     let namespace = cluster.namespace();
     let container = cluster.builder(&namespace).connect().await.unwrap();
     let orders = topic("orders");
+    // What was handled stays in the log, so that the test can count it.
+    let settings = TopicSettings::default().with_retention(Retention::Count(100_000));
+    container.topics().create(&orders, settings).await.unwrap();
     let slot = cluster.slot(&format!("{{{namespace}:orders}}:log"));
     let victim = cluster.owner(0, slot);
     let (sender, mut received) = mpsc::unbounded_channel();
