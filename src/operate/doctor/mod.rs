@@ -1,8 +1,8 @@
 //! The doctor: finds problems of the server, the namespace and its groups before they cost
 //! messages.
 //!
-//! The doctor collects facts here. Pure functions turn them into findings: `server` and `version` for the server,
-//! `layout` for the namespace, `groups`, `schedules`, `partitions`, `progress` and `owned` for topics and
+//! The doctor collects facts here. Pure functions turn them into findings: `server`, `writes` and `version` for the
+//! server, `layout` for the namespace, `groups`, `schedules`, `partitions`, `progress` and `owned` for topics and
 //! their groups, and `unseen` for what it could not look at.
 
 mod finding;
@@ -14,17 +14,17 @@ mod partitions;
 mod progress;
 mod schedules;
 mod server;
+mod settled;
 mod unseen;
 mod version;
+mod writes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{EntryId, Error, ErrorKind, Timestamp, Topic, describe};
-use crate::operate::log_pages;
+use crate::domain::{Error, ErrorKind, Timestamp, Topic, describe};
 use crate::store::{
-    GroupAt, GroupProgress, GroupStatus, Lane, LogProgress, Partition, ServerInfo, Store,
-    TopicStatus,
+    GroupAt, GroupProgress, GroupStatus, LogProgress, Partition, ServerInfo, Store, TopicStatus,
 };
 
 pub use finding::{DoctorReport, Finding, Severity};
@@ -35,11 +35,6 @@ use unseen::{Failed, OF_TOPICS, Unseen};
 
 /// How long a group with waiting messages may have no active consumer before it is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
-
-/// Up to how many settled entries the doctor counts, to tell how many are not. Retention can keep many
-/// more.
-const MOST_SETTLED: u64 = 1_000;
-const PAGE: usize = 50;
 
 /// Checks the server, the namespace's layout, topics and groups. Changes nothing, except that it
 /// loads all scripts into the server.
@@ -119,7 +114,7 @@ impl Doctor {
             Some(first) => {
                 findings.extend(server::judge_all(&answering));
                 let written = self.store.inspect().try_write().await;
-                findings.extend(server::writes(&answering, written, !unseen.is_empty()));
+                findings.extend(writes::judge(&answering, written, !unseen.is_empty()));
                 at.now = clock_of(first, at.now);
                 at.forgets_reads = told().any(|one| one.append_only != Some(false));
             }
@@ -353,121 +348,6 @@ impl Doctor {
             let overdue = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
             (overdue, first.partition)
         }))
-    }
-
-    /// What a topic keeps for its groups, as its backlog limit counts it: exact where that is close to
-    /// the limit, else at least this much.
-    pub(in crate::operate) async fn backlog(
-        &self,
-        at: &Partition,
-        status: &TopicStatus,
-        progress: Option<&LogProgress>,
-    ) -> Result<u64, Error> {
-        let settled = match progress {
-            Some(progress) => self.settled(at, status, progress).await?,
-            None => None,
-        };
-        Ok(groups::backlog_of(status, settled))
-    }
-
-    /// Counts the entries before the first that a group has not settled. Only for a topic that may be
-    /// close to its limit: the store keeps no such count.
-    async fn settled(
-        &self,
-        at: &Partition,
-        status: &TopicStatus,
-        progress: &LogProgress,
-    ) -> Result<Option<u64>, Error> {
-        if !groups::is_close(groups::backlog_of(status, Some(0)), status) {
-            return Ok(None);
-        }
-        if !at.is_whole() || status.settings.partitions() == 1 {
-            return self.settled_of(at, progress).await;
-        }
-        let mut sum = 0;
-        for at in status.partitions() {
-            let Some(progress) = self.store.inspect().progress(&at).await? else {
-                continue;
-            };
-            match self.settled_of(&at, &progress).await? {
-                Some(count) => sum += count,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(sum))
-    }
-
-    /// The same of one partition.
-    async fn settled_of(
-        &self,
-        at: &Partition,
-        progress: &LogProgress,
-    ) -> Result<Option<u64>, Error> {
-        let Some(floor) = progress.groups.iter().map(groups::floor).min() else {
-            return Ok(None);
-        };
-        let (mut count, mut after) = (0, None);
-        while count < MOST_SETTLED {
-            let page = log_pages::after(&*self.store, at, after, PAGE).await?;
-            let before = page.iter().take_while(|(id, _)| *id < floor).count();
-            count += before as u64;
-            if page.is_empty() || before < page.len() {
-                return Ok(Some(count));
-            }
-            after = page.last().map(|(id, _)| *id);
-        }
-        Ok(None)
-    }
-
-    /// The time of the entry that makes the settled entries many, if they are.
-    async fn many_settled(
-        &self,
-        at: &Partition,
-        entries: u64,
-        progress: &LogProgress,
-    ) -> Result<Option<Timestamp>, Error> {
-        let floor = progress.groups.iter().map(groups::floor).min();
-        let Some(floor) = floor.filter(|_| entries > groups::MANY_SETTLED as u64) else {
-            return Ok(None);
-        };
-        let (mut after, mut left) = (None, groups::MANY_SETTLED);
-        // Heavy entries come in smaller pages.
-        while left > 0 {
-            let page = log_pages::after(&*self.store, at, after, left).await?;
-            let Some((last, _)) = page.last() else {
-                return Ok(None);
-            };
-            (after, left) = (Some(*last), left.saturating_sub(page.len()));
-        }
-        Ok(after.filter(|last| *last < floor).and_then(EntryId::time))
-    }
-
-    /// When the oldest entry was published that a group has not settled.
-    async fn first_unsettled(
-        &self,
-        at: &Partition,
-        group: &GroupProgress,
-        lag: u64,
-    ) -> Result<Option<Timestamp>, Error> {
-        let mut in_log = group
-            .unsettled
-            .iter()
-            .filter(|one| one.id.lane == Lane::Log);
-        match in_log.next() {
-            Some(first) => Ok(first.id.id.time()),
-            None if lag > 0 => self.first_after(at, Some(group.delivered)).await,
-            None => Ok(None),
-        }
-    }
-
-    /// When the first entry after an id was published.
-    async fn first_after(
-        &self,
-        at: &Partition,
-        after: Option<EntryId>,
-    ) -> Result<Option<Timestamp>, Error> {
-        let first = self.store.log().browse(at, after, 1).await?;
-        Ok(first.first().and_then(|(id, _)| id.time()))
     }
 }
 
