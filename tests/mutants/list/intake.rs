@@ -134,7 +134,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         after: "KEYS[2], ARGV[1], '$', 'MKSTREAM'}",
         breaks: "A recreated group reads the redeliveries before it.",
         target: Target::Test("integration"),
-        test: "lua::group_create",
+        test: "lua::groups::group_create",
         quick: false,
     },
     Mutant {

@@ -100,7 +100,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         after: "ARGV[2]",
         breaks: "A running process that does not know partitions refuses a split topic.",
         target: Target::Test("integration"),
-        test: "lua::versions_without_partitions_take_a_split_topic_for_another_topic",
+        test: "lua::topics::versions_without_partitions_take_a_split_topic_for_another_topic",
         quick: false,
     },
 ];
