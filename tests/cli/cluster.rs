@@ -3,7 +3,7 @@
 use redstart::Namespace;
 use redstart::store::{GroupAt, Partition, StartFrom};
 use redstart::topics::TopicSettings;
-use redstart::{Envelope, Topic};
+use redstart::{Container, Envelope, Topic};
 
 use crate::run::{redstart, run, run_with};
 use crate::support::cluster::Cluster;
@@ -34,6 +34,16 @@ fn numbers(of: &[u16]) -> String {
         1 => format!("(partition {})", all[0]),
         _ => format!("(partitions {})", all.join(", ")),
     }
+}
+
+/// Creates a topic with this number of partitions, and the group `billing`.
+async fn create(container: &Container, topic: &Topic, partitions: u16) {
+    let settings = TopicSettings::default().with_partitions(partitions);
+    container.topics().create(topic, settings).await.unwrap();
+    let at = GroupAt::of(topic, &group("billing"));
+    let store = container.store();
+    let made = store.topics().create_group(&at, StartFrom::Beginning).await;
+    made.unwrap();
 }
 
 #[test]
@@ -82,12 +92,7 @@ async fn the_tool_shows_the_primary_of_each_partition() {
     let (even, uneven) = (topic("even"), topic("uneven"));
     let single = topic("single");
     for (topic, count) in [(&even, PARTITIONS), (&uneven, PARTITIONS), (&single, 1)] {
-        let settings = TopicSettings::default().with_partitions(count);
-        container.topics().create(topic, settings).await.unwrap();
-        let at = GroupAt::of(topic, &group("billing"));
-        let made = container.store();
-        let made = made.topics().create_group(&at, StartFrom::Beginning).await;
-        made.unwrap();
+        create(&container, topic, count).await;
     }
     finish(container).await;
     // The slots of a topic's partitions are spread by themselves, but an operator may move them.
@@ -165,12 +170,7 @@ async fn the_doctor_checks_what_other_primaries_hold_while_one_is_down() {
     });
     let lacking = placed("lacking", |one| !is_down(one) && !on_victim(one).is_empty());
     for (topic, count) in [(&down, 1), (&up, 1), (&headless, 6), (&lacking, 6)] {
-        let settings = TopicSettings::default().with_partitions(count);
-        container.topics().create(topic, settings).await.unwrap();
-        let at = GroupAt::of(topic, &group("billing"));
-        let made = container.store();
-        let made = made.topics().create_group(&at, StartFrom::Beginning).await;
-        made.unwrap();
+        create(&container, topic, count).await;
         let messages: Vec<Envelope> = (0..40)
             .map(|n| Envelope::new("n", &n).unwrap().with_key(n.to_string()))
             .collect();

@@ -13,7 +13,7 @@ use crate::support::{PATIENCE, Server, container, finish, topic, until};
 const PARTITIONS: u16 = 64;
 const MEMBERS: usize = 8;
 
-/// Whether so many members own all partitions in even shares.
+/// Whether `members` members own all partitions, each an even share.
 fn is_balanced(server: &Server, members: usize) -> bool {
     let all: Vec<String> = server.command(&["HGETALL", "{shop:orders}:group:billing:owners"]);
     let mut shares: BTreeMap<&str, usize> = BTreeMap::new();

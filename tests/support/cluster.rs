@@ -38,7 +38,8 @@ impl Cluster {
         Self::start_by(primaries, replicas, || settings.clone())
     }
 
-    /// The same, with settings that are made anew for each attempt to start a node.
+    /// Like [`start`](Self::start), with further settings. Calls `settings` for each attempt to start a node,
+    /// because a port may be taken meanwhile.
     pub(crate) fn start_by(
         primaries: usize,
         replicas: usize,

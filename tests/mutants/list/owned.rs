@@ -68,7 +68,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "lua/own.lua",
         before: "if lease and tonumber(ends[at + 1]) > now + lease then",
         after: "if false then",
-        breaks: "A lease is no longer than its member asked for, also where the server's clock was set back.",
+        breaks: "A lease lasts no longer than its member asked for, even after the server's clock was set back.",
         target: Target::Test("integration"),
         test: "lua::members::a_lease_is_no_longer_than_its_member_asked_for",
         quick: false,
