@@ -25,7 +25,7 @@ fn full_of(topic: &Topic, partition: u16, partitions: u16, most: u64) -> Error {
         ),
         _ => format!(
             "partition {partition} of {partitions} keeps {most} messages for later, its equal part of \
-             the topic's backlog limit, and the message's key, or its id without a key, belongs there; \
+             the topic's backlog limit; the message belongs there by its key, or by its id if it has no key; \
              nothing was scheduled"
         ),
     };
@@ -41,7 +41,7 @@ pub(super) fn effects_full_of(topic: &str, partition: Option<u16>) -> Error {
         }
         Some(number) => format!(
             "partition {number} keeps as many messages for later as its equal part of the topic's \
-             backlog limit, and the message's key, or its id without a key, belongs there; nothing was \
+             backlog limit; the message belongs there by its key, or by its id if it has no key; nothing was \
              scheduled"
         ),
     };

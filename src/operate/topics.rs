@@ -99,7 +99,7 @@ impl Topics {
     }
 
     /// The address of the primary of each of a topic's partitions, in their order, in a cluster; `None` for
-    /// a partition whose slot no node serves. Empty outside a cluster.
+    /// a partition whose slot no node serves. Empty outside a cluster, and where no node serves any of them.
     ///
     /// # Errors
     ///

@@ -180,7 +180,8 @@ pub trait Store: Send + Sync + fmt::Debug {
         &decorate::Nowhere
     }
 
-    /// The store behind this one that knows single partitions only; `None` where this is one, or hides it.
+    /// The inner store, which handles single partitions. `None` if this store handles them itself, or does not
+    /// show its inner store.
     fn single(&self) -> Option<Arc<dyn Store>> {
         None
     }

@@ -318,18 +318,14 @@ impl Core {
         }
     }
 
-    /// Puts deliveries of an owned group back that no handler begins.
-    pub(crate) fn put_back(
-        &self,
-        owned: &OwnedGroup,
-        hand_outs: impl ExactSizeIterator<Item = HandOut> + Clone,
-    ) {
+    /// Returns deliveries of an owned group that no handler has begun.
+    pub(crate) fn put_back(&self, owned: &OwnedGroup, hand_outs: impl Iterator<Item = HandOut>) {
+        // Skips a delivery that was handed out again: its handler may run.
+        let current: Vec<_> = hand_outs.filter(|one| self.in_flight.has(*one)).collect();
         if self.stop.is_cancelled() {
-            let count = hand_outs.len() as u64;
+            let count = current.len() as u64;
             self.put_back.fetch_add(count, Ordering::Relaxed);
         }
-        // Of another hand-out a handler may run.
-        let current: Vec<_> = hand_outs.filter(|one| self.in_flight.has(*one)).collect();
         self.in_flight.remove(current.iter().copied());
         owned.put_back(current.into_iter().map(|one| one.id), Duration::ZERO);
         self.meters.in_flight.set(self.in_flight.len() as f64);

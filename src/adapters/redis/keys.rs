@@ -23,7 +23,7 @@
 //! | `{shop:orders}:group:billing:dead:notes` | hash | operators' notes on causes, by fingerprint | until removed |
 //! | `{shop:orders}:group:billing:journal` | hash | operators' actions on the dead letters | the newest 100 |
 //! | `{shop:orders}:group:billing:members` | sorted set | members of an owned group by the end of their lease in milliseconds | until they leave or the lease ends |
-//! | `{shop:orders}:group:billing:owners` | hash | the member that owns each partition; `changes` counts joins and departures | as the members |
+//! | `{shop:orders}:group:billing:owners` | hash | the member that owns each partition; `changes` counts joins and departures; `lease:<member>` and `leaving:<member>` of each member | as the members |
 //! | `{shop:orders}:group:billing:tokens` | hash | the last token of each partition | for ever |
 //! | `{shop:orders}:group:billing:cursor` | hash | how far the owner of the partition has come: token, owner, number of its last step, and of each lane `low`, `high`, `done`, `read` | for ever |
 //! | `{shop:orders}:group:billing:held` | hash | attempts at unsettled messages, and the messages that keep their place: `begun:failed:due:message` | until settled |

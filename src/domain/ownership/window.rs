@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use super::cursor::Cursor;
 use crate::domain::EntryId;
 
-/// The entries of one lane from the first unsettled one to the last one read.
+/// The entries of one lane from the first unsettled one to the last one read, and what earlier owners settled
+/// after it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
     low: EntryId,
@@ -18,7 +19,7 @@ pub(crate) struct Window {
     last: EntryId,
     /// How many entries `low` has passed.
     passed: u64,
-    /// What the owners before settled after the last entry read.
+    /// Ranges that earlier owners settled and this owner has not read.
     unread: VecDeque<(EntryId, EntryId)>,
     /// No entry after this one had begun when the window began.
     begun: EntryId,

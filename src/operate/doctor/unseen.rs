@@ -313,7 +313,7 @@ impl Failed {
         let finding = |names, why: &str| {
             let what = format!("{}: not checked: {why}", some(names));
             Finding::new(Severity::Problem, check, what)
-                .because("the doctor could not check these topics")
+                .because("the doctor could not check these")
                 .advise("fix the error, then run the doctor again")
         };
         let by_error = self.by_error.into_iter();

@@ -64,7 +64,7 @@ pub(super) fn judge(
             "begin the URL with redis+cluster://, or rediss+cluster:// with TLS",
         ),
     ];
-    // Each answer of a server has a sign here, so that it does not pass for silence.
+    // List every refusal of a server above: one that is missing would be reported as silence.
     let fix = fixes.iter().find(|(sign, _)| told.contains(sign));
     if fix.is_none() && is_partial && is_silence(&error) {
         let what = format!("not checked on every primary: {told}");

@@ -13,7 +13,7 @@ struct Routed {
     origins: Vec<usize>,
     /// The partition of each message.
     numbers: Vec<u16>,
-    /// For each of them, the partition that an error names: none where the topic has one.
+    /// For each of them, the partition to name in an error; `None` if the topic has a single one.
     named: Vec<Option<u16>>,
 }
 
@@ -69,10 +69,10 @@ impl Partitioned {
             named: Vec::with_capacity(effects.len()),
         };
         for (origin, effect) in effects.iter().enumerate() {
-            let mut push = |effect| {
+            let mut push = |effect, named| {
                 routed.effects.push(effect);
                 routed.origins.push(origin);
-                routed.named.push(None);
+                routed.named.push(named);
             };
             match effect {
                 Effect::Publish { at, entry, window } => {
@@ -86,11 +86,12 @@ impl Partitioned {
                             entry.id.as_bytes(),
                         ),
                     };
-                    push(Effect::Publish {
+                    let effect = Effect::Publish {
                         at: numbered(at, number),
                         entry: entry.clone(),
                         window: *window,
-                    });
+                    };
+                    push(effect, None);
                     routed.numbers.push(number);
                 }
                 Effect::Schedule { at, message } => {
@@ -100,20 +101,19 @@ impl Partitioned {
                         true => route(count, message.slot, id),
                         false => at.number(),
                     };
-                    routed.effects.push(Effect::Schedule {
+                    let effect = Effect::Schedule {
                         at: numbered(at, number),
                         message: message.clone(),
-                    });
-                    routed.origins.push(origin);
-                    routed.named.push((count > 1).then_some(number));
+                    };
+                    push(effect, (count > 1).then_some(number));
                 }
                 Effect::Cancel { at, id } => {
                     for at in self.partitions_meant(at).await? {
                         let id = id.clone();
-                        push(Effect::Cancel { at, id });
+                        push(Effect::Cancel { at, id }, None);
                     }
                 }
-                other => push(other.clone()),
+                other => push(other.clone(), None),
             }
         }
         Ok(routed)

@@ -29,6 +29,7 @@ use crate::worker::handle::shadow;
 use crate::worker::intake::gate::Turn;
 use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::queue::Queued;
+use crate::worker::ownership::OwnedGroup;
 
 /// Handles deliveries one after the other until the queue is closed.
 pub(crate) async fn run(core: Arc<Core>, handler: Arc<dyn RawHandler>) {
@@ -129,9 +130,24 @@ pub(super) async fn handle_one(core: &Core, handler: &dyn RawHandler, one: Begun
 
 /// Gives deliveries back where the subscription stops before their handler begins.
 pub(super) async fn leave(core: &Core, deliveries: Vec<Begun>) {
+    if let Some(owned) = &core.owned {
+        return leave_owned(core, owned, &deliveries).await;
+    }
     for one in deliveries {
         one.leave(core).await;
     }
+}
+
+async fn leave_owned(core: &Core, owned: &OwnedGroup, deliveries: &[Begun]) {
+    let (marked, others): (Vec<&Begun>, Vec<_>) =
+        deliveries.iter().partition(|one| one.needs_mark(core));
+    let mut back = others;
+    // The store may have the marks of these attempts. On failure the shutdown releases the deliveries.
+    let ids: Vec<_> = marked.iter().map(|one| one.hand_out().id).collect();
+    if !ids.is_empty() && core.release(ids.into_iter()).await.is_ok() {
+        back.extend(marked);
+    }
+    core.put_back(owned, back.into_iter().map(Begun::hand_out));
 }
 
 /// Commits what a handler returned. After a conflict the handler runs again at once, with the same
@@ -180,12 +196,7 @@ impl Begun {
     /// releases the others.
     pub(super) async fn leave(self, core: &Core) {
         if let Some(owned) = &core.owned {
-            let hand_out = self.hand_out();
-            // The store may have the mark of this attempt. On failure the shutdown releases it.
-            if self.needs_mark(core) && core.release([hand_out.id].into_iter()).await.is_err() {
-                return;
-            }
-            return core.put_back(owned, [hand_out].into_iter());
+            return leave_owned(core, owned, std::slice::from_ref(&self)).await;
         }
         core.only_copies_known.cancelled().await;
         if self.lease.is_only_copy() {

@@ -11,7 +11,7 @@
 //! | Key | Holds |
 //! |---|---|
 //! | `members` | the members, each with the end of its lease |
-//! | `owners` | the member that owns each partition; of each member its lease, and whether it is about to leave |
+//! | `owners` | the owner of each partition, the lease of each member, and the members that are about to leave |
 //! | `tokens` | the last token of each partition; tokens only grow |
 //!
 //! With each partition:

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many more reads than those that find something may find nothing before a reader waits.
+/// A reader begins to wait once its empty reads exceed its successful reads by this many.
 const MISSES: u32 = 4;
 const SHORTEST: Duration = Duration::from_millis(2);
 /// Of a fleet of ten that waits, the first reads after a tenth of it, on average.

@@ -17,7 +17,7 @@ use crate::store::ServerInfo;
 const OPERATION: &str = "ask server";
 
 impl RedisAdapter {
-    /// Asks every primary. Fails where none of them answers.
+    /// Asks every primary. Fails if none of them tells its facts.
     pub(super) async fn ask_servers(&self) -> Result<Vec<ServerInfo>, Error> {
         let primaries = self.net.primaries(OPERATION).await?;
         let (clustered, watched) = (self.net.is_clustered(), self.net.has_sentinels());

@@ -472,7 +472,8 @@ impl OwnedPartition {
         self.state().out == 0
     }
 
-    /// Tells the next owner that nothing has begun that is not settled.
+    /// Tells the next owner that nothing has begun that is not settled. Entries that this owner has not read
+    /// keep what the owners before said of them.
     pub(super) async fn let_go(&self) -> Result<(), Error> {
         let change = Change {
             lower: true,

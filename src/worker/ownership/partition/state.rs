@@ -177,8 +177,8 @@ impl State {
         message.key
     }
 
-    /// Whether something waits for a step: a message, or the whole partition where a step to let it go has
-    /// had no answer and it stays here.
+    /// Whether the flusher must write a step now: a message waits for one, or a step to let the partition go
+    /// had no answer and the partition stays.
     pub(super) fn awaits_a_step(&self) -> bool {
         self.is_awaited || self.lowering && self.closing.is_none()
     }

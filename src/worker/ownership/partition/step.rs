@@ -25,7 +25,7 @@ pub(super) struct Change {
     pub(super) begun: Vec<(DeliveryId, Attempts)>,
     /// Entries up to these may begin.
     pub(super) raise: [EntryId; 2],
-    /// Nothing has begun that is not settled.
+    /// Of the entries that this owner has read, nothing has begun that is not settled.
     pub(super) lower: bool,
     /// Asks whether this process still owns the partition, though there is nothing to write.
     pub(super) verifies: bool,
@@ -190,7 +190,8 @@ impl State {
     /// Carries out a change that the store has. Returns whether more messages are ready.
     pub(super) fn apply(&mut self, change: &Change, step: &Step) -> bool {
         let ready = self.lines.ready();
-        self.lowering = false;
+        // The reader waited for the end of a step to let the partition go.
+        let stays = std::mem::take(&mut self.lowering) && self.closing.is_none();
         for (at, lane) in step.lanes.iter().enumerate() {
             if let Some(lane) = lane {
                 self.stored[at].0.clone_from(&lane.cursor);
@@ -247,7 +248,7 @@ impl State {
                 self.lines.put_back(*id);
             }
         }
-        self.lines.ready() > ready
+        self.lines.ready() > ready || stays && self.lines.ready() > 0
     }
 }
 

@@ -340,7 +340,7 @@ async fn messages_go_on_after_a_step_to_let_go_that_had_no_answer() {
     owner.set_closing(false);
     // What the flusher asks.
     assert!(owner.is_unwritten() && owner.is_overdue(MINUTE));
-    owner.flush().await.unwrap();
+    assert!(owner.flush().await.unwrap(), "the reader learns of it");
     assert_eq!(owner.hand_out(2).await.unwrap().len(), 2);
     assert!(!owner.is_unwritten());
 }
