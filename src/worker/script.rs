@@ -15,6 +15,8 @@ pub(crate) enum Failure {
     ReplyLost,
     /// The store does nothing and does not answer.
     Hangs,
+    /// The store does it and does not answer.
+    AnswerHangs,
 }
 
 type Act = Box<dyn FnOnce() + Send>;
@@ -84,6 +86,10 @@ impl Decorator for Script {
                 None => to.run(op).await,
                 Some(Failure::NotDone) => failed(ErrorKind::Unavailable),
                 Some(Failure::Hangs) => std::future::pending().await,
+                Some(Failure::AnswerHangs) => {
+                    to.run(op).await?;
+                    std::future::pending().await
+                }
                 Some(Failure::ReplyLost) => {
                     to.run(op).await?;
                     failed(ErrorKind::OutcomeUnknown)

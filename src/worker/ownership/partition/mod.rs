@@ -157,8 +157,9 @@ impl OwnedPartition {
         step: Step,
         change: Change,
     ) -> Result<(Stepped, bool), Error> {
-        // Kept where this future is dropped meanwhile.
+        // Kept where this future is dropped meanwhile: then the store may have done the step.
         let (step, change) = turn.unanswered.insert((step, change));
+        let was_unknown = std::mem::replace(&mut turn.is_unknown, true);
         self.state().lowering = change.lower;
         let answer = self.store.owners().step(&self.member, step).await;
         let result = match answer {
@@ -172,7 +173,7 @@ impl OwnedPartition {
             }
             Err(error) => {
                 let mut state = self.state();
-                turn.is_unknown |= error.is_outcome_unknown();
+                turn.is_unknown = was_unknown || error.is_outcome_unknown();
                 if error.kind() == ErrorKind::NotFound {
                     // The cursor is gone: this process claims the partition again.
                     drop(state);

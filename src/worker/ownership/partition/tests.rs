@@ -293,22 +293,31 @@ async fn a_step_whose_answer_is_lost_is_done_once() {
 
 #[tokio::test]
 async fn a_step_of_unknown_outcome_keeps_its_number_also_after_a_try_that_did_nothing() {
-    let ground = Ground::with(&[None, None]).await;
-    let mut owner = ground.own(1).await;
-    owner.rules.lets_pass = true;
-    let out = owner.hand_out(2).await.unwrap();
-    let later = |at: usize| {
-        let message = Bytes::from_static(b"again");
-        vec![Commit::reschedule(out[at].receipt, MINUTE, message)]
-    };
-    ground.script.fail(STEP, Failure::ReplyLost);
-    owner.commit(Vec::new(), later(0)).await.unwrap_err();
-    ground.script.fail(STEP, Failure::NotDone);
-    owner.commit(Vec::new(), later(1)).await.unwrap_err();
-    owner.commit(Vec::new(), later(1)).await.unwrap();
-    let status = ground.store.inspect().status(&ground.member.at.partition);
-    let status = status.await.unwrap().unwrap();
-    assert_eq!((status.groups[0].scheduled, status.groups[0].lag), (2, 0));
+    for dropped in [false, true] {
+        let ground = Ground::with(&[None, None]).await;
+        let mut owner = ground.own(1).await;
+        owner.rules.lets_pass = true;
+        let out = owner.hand_out(2).await.unwrap();
+        let later = |at: usize| {
+            let message = Bytes::from_static(b"again");
+            vec![Commit::reschedule(out[at].receipt, MINUTE, message)]
+        };
+        if dropped {
+            ground.script.fail(STEP, Failure::AnswerHangs);
+            let first = owner.commit(Vec::new(), later(0));
+            let ended = tokio::time::timeout(Duration::from_millis(1), first).await;
+            assert!(ended.is_err());
+        } else {
+            ground.script.fail(STEP, Failure::ReplyLost);
+            owner.commit(Vec::new(), later(0)).await.unwrap_err();
+        }
+        ground.script.fail(STEP, Failure::NotDone);
+        owner.commit(Vec::new(), later(1)).await.unwrap_err();
+        owner.commit(Vec::new(), later(1)).await.unwrap();
+        let status = ground.store.inspect().status(&ground.member.at.partition);
+        let group = &status.await.unwrap().unwrap().groups[0];
+        assert_eq!((group.scheduled, group.lag), (2, 0), "dropped: {dropped}");
+    }
 }
 
 #[tokio::test]
