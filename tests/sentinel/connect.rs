@@ -6,7 +6,7 @@ use redstart::container::ContainerBuilder;
 use redstart::doctor::Severity;
 use redstart::{Envelope, ErrorKind, Kv};
 
-use crate::support::sentinel::{SERVICE, Watched};
+use crate::support::sentinel::{CALM, SERVICE, Watched};
 use crate::support::{finish, signal, topic, until};
 
 /// The error of a connect with its causes.
@@ -75,7 +75,7 @@ async fn a_service_that_nobody_knows_is_refused_at_once() {
 
 #[tokio::test]
 async fn sentinels_that_are_gone_do_not_stop_a_process_that_knows_the_primary() {
-    let mut watched = Watched::start(2, 3);
+    let mut watched = Watched::start_with(2, 3, &[], CALM);
     let namespace = watched.namespace();
     // One of three is enough to begin with; the others are learned from it.
     let (one, rest) = watched.sentinels.split_at(1);
@@ -133,7 +133,7 @@ async fn sentinels_that_are_gone_do_not_stop_a_process_that_knows_the_primary() 
 
 #[tokio::test]
 async fn the_doctor_warns_where_an_old_primary_takes_writes_alone() {
-    let watched = Watched::start(2, 1);
+    let watched = Watched::start_with(2, 1, &[], CALM);
     let namespace = watched.namespace();
     let finding = async || {
         let report = watched.builder(&namespace).doctor().unwrap().run().await;
@@ -150,7 +150,7 @@ async fn the_doctor_warns_where_an_old_primary_takes_writes_alone() {
 
 #[tokio::test]
 async fn a_primary_without_its_replica_is_not_ready() {
-    let watched = Watched::start(2, 1);
+    let watched = Watched::start_with(2, 1, &[], CALM);
     let namespace = watched.namespace();
     let container = watched.builder(&namespace).connect().await.unwrap();
     let (orders, kv) = (topic("orders"), container.kv());
@@ -195,7 +195,7 @@ async fn a_primary_without_its_replica_is_not_ready() {
 
 #[tokio::test]
 async fn a_value_store_alone_follows_the_primary() {
-    let watched = Watched::start(2, 1);
+    let watched = Watched::start_with(2, 1, &[], CALM);
     let kv = Kv::connect(&watched.url(), Some(watched.namespace())).unwrap();
     kv.set("a", &1).await.unwrap();
     watched.fail_over(0);

@@ -1,32 +1,42 @@
 //! Levels of durability: what a failover leaves of them, unmet levels, and refusals.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redstart::schedules::{ScheduleOptions, When};
 use redstart::{Container, Durability, Envelope, ErrorKind, PublishOptions};
 
-use crate::support::sentinel::Watched;
+use crate::support::sentinel::{CALM, Watched};
 use crate::support::{Server, builder, finish, signal, topic, until};
 
 const REPLICATED: Durability = Durability::replicated(1, Duration::from_secs(2));
+/// A level that the first message of a test reaches on a busy machine, too.
+const LONG: Durability = Durability::replicated(1, Durability::MAX_TIMEOUT);
+/// More than the buffers of a connection hold: the replica reads those even after its primary died.
+const FAR: u64 = 32_000_000;
 
-/// Publishes numbers at a level until one is not acknowledged. Returns those that were.
-async fn until_it_fails(container: &Container, level: Durability) -> BTreeSet<u32> {
+/// Publishes at a level until a message is not acknowledged, and counts those that were.
+async fn until_it_fails(container: Container, level: Durability, done: Arc<AtomicUsize>) {
     let orders = topic("orders");
     let options = PublishOptions::new().with_durability(level);
-    let mut done = BTreeSet::new();
     for n in 0.. {
-        // More than the buffers of a connection hold: the replica reads those even after its primary died.
         let envelope = Envelope::new("n", &(n, "x".repeat(500_000))).unwrap();
         let bus = container.bus();
-        let publishing = bus.publish_with(&orders, &envelope, options);
-        match tokio::time::timeout(Duration::from_millis(500), publishing).await {
-            Ok(Ok(_)) => done.insert(n),
-            Ok(Err(_)) | Err(_) => break,
-        };
+        if bus.publish_with(&orders, &envelope, options).await.is_err() {
+            break;
+        }
+        done.fetch_add(1, Ordering::SeqCst);
     }
-    done
+}
+
+/// How many bytes a primary has written for its replicas.
+fn offset(primary: &Server) -> u64 {
+    let info: String = primary.command(&["INFO", "replication"]);
+    let found = info
+        .lines()
+        .find_map(|line| line.strip_prefix("master_repl_offset:"));
+    found.unwrap().parse().unwrap()
 }
 
 /// Publishes at a level while the replica is cut off from the primary, lets the primary die, and counts
@@ -36,21 +46,31 @@ async fn lost_with_its_primary(level: Durability) -> (usize, usize) {
     let namespace = watched.namespace();
     let container = watched.builder(&namespace).connect().await.unwrap();
     let replica = watched.servers[1].pid();
-    let publishing = until_it_fails(&container, level);
-    let faults = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        // What the primary acknowledges now, it cannot send.
-        signal(replica, "STOP");
-        tokio::time::sleep(Duration::from_millis(1500)).await;
-        watched.servers[0].kill();
-        signal(replica, "CONT");
-    };
-    let (done, ()) = tokio::join!(publishing, faults);
+    let done = Arc::new(AtomicUsize::new(0));
+    let publishing = until_it_fails(container.clone(), level, Arc::clone(&done));
+    let publishing = tokio::spawn(publishing);
+    until("a message", async || {
+        (done.load(Ordering::SeqCst) > 0).then_some(())
+    })
+    .await;
+    // What the primary acknowledges now, it cannot send.
+    signal(replica, "STOP");
+    let far = offset(&watched.servers[0]) + FAR;
+    until(
+        "the primary to be far ahead, or to say that it is alone",
+        async || (publishing.is_finished() || offset(&watched.servers[0]) >= far).then_some(()),
+    )
+    .await;
+    watched.servers[0].kill();
+    // It must not go on at the new primary.
+    publishing.abort();
+    signal(replica, "CONT");
     finish(container).await;
     watched.until_failed_over(0);
     let log = format!("{{{namespace}:orders}}:log");
     let kept: usize = watched.servers[1].command(&["XLEN", &log]);
-    (done.len(), done.len().saturating_sub(kept))
+    let done = done.load(Ordering::SeqCst);
+    (done, done.saturating_sub(kept))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,7 +87,7 @@ async fn a_replicated_message_outlives_the_primary_and_an_accepted_one_may_not()
 
 #[tokio::test]
 async fn an_unmet_level_is_unknown_and_says_so() {
-    let watched = Watched::start(2, 1);
+    let watched = Watched::start_with(2, 1, &[], CALM);
     let namespace = watched.namespace();
     let short = Durability::replicated(1, Duration::from_millis(100));
     let builder = watched.builder(&namespace).with_durability(short);
@@ -80,7 +100,8 @@ async fn an_unmet_level_is_unknown_and_says_so() {
             .publish_with(&orders, &envelope, options)
             .await
     };
-    publish(1, PublishOptions::new()).await.unwrap();
+    let first = PublishOptions::new().with_durability(LONG);
+    publish(1, first).await.unwrap();
     let replica = watched.servers[1].pid();
     signal(replica, "STOP");
     let error = publish(2, PublishOptions::new()).await.unwrap_err();
@@ -93,15 +114,19 @@ async fn an_unmet_level_is_unknown_and_says_so() {
     // A call may ask for less than its bus.
     let accepted = PublishOptions::new().with_durability(Durability::Accepted);
     publish(3, accepted).await.unwrap();
-    // With deduplication the bus asks again until the replica is back, and adds nothing twice.
+    // With deduplication the bus asks again until the replica is back, and adds nothing twice. On a busy
+    // machine that can take more than one call.
     let options = PublishOptions::new().with_deduplication(Duration::from_secs(60));
-    let publishing = publish(4, options);
+    let envelope = Envelope::new("n", &4).unwrap();
+    let bus = container.bus();
+    let publishing = until("the replica to have it", async || {
+        bus.publish_with(&orders, &envelope, options).await.ok()
+    });
     let continuing = async {
         tokio::time::sleep(Duration::from_millis(250)).await;
         signal(replica, "CONT");
     };
-    let (published, ()) = tokio::join!(publishing, continuing);
-    published.unwrap();
+    tokio::join!(publishing, continuing);
     let at = redstart::store::Partition::of(&orders);
     let store = container.store();
     assert_eq!(store.log().browse(&at, None, 100).await.unwrap().len(), 4);
@@ -110,7 +135,7 @@ async fn an_unmet_level_is_unknown_and_says_so() {
 
 #[tokio::test]
 async fn a_repeat_is_durable_only_with_what_it_repeats() {
-    let watched = Watched::start(2, 1);
+    let watched = Watched::start_with(2, 1, &[], CALM);
     let namespace = watched.namespace();
     let container = watched.builder(&namespace).connect().await.unwrap();
     let orders = topic("orders");
@@ -120,8 +145,9 @@ async fn a_repeat_is_durable_only_with_what_it_repeats() {
     let level = Durability::replicated(1, Duration::from_millis(50));
     // The connection has been used, and the level has been shown.
     let other = Envelope::new("n", &0).unwrap();
+    let first = window.with_durability(LONG);
+    bus.publish_with(&orders, &other, first).await.unwrap();
     let durable = window.with_durability(level);
-    bus.publish_with(&orders, &other, durable).await.unwrap();
     signal(replica, "STOP");
     bus.publish_with(&orders, &envelope, window).await.unwrap();
     let error = bus.publish_with(&orders, &envelope, durable).await;
@@ -138,7 +164,7 @@ async fn a_repeat_is_durable_only_with_what_it_repeats() {
 
 #[tokio::test]
 async fn a_message_for_later_has_the_level_of_its_bus_and_of_its_call() {
-    let watched = Watched::start(2, 1);
+    let watched = Watched::start_with(2, 1, &[], CALM);
     let namespace = watched.namespace();
     let short = Durability::replicated(1, Duration::from_millis(100));
     let builder = watched.builder(&namespace).with_durability(short);
@@ -154,7 +180,8 @@ async fn a_message_for_later_has_the_level_of_its_bus_and_of_its_call() {
         ScheduleOptions::new(),
         ScheduleOptions::new().with_durability(Durability::Accepted),
     );
-    schedule(&envelope(1), by_bus.clone()).await.unwrap();
+    let first = ScheduleOptions::new().with_durability(LONG);
+    schedule(&envelope(1), first).await.unwrap();
     let replica = watched.servers[1].pid();
     signal(replica, "STOP");
     let third = envelope(3);

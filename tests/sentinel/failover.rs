@@ -11,7 +11,7 @@ use redstart::topics::{Retention, TopicSettings};
 use redstart::{Container, Delivery, Durability, Envelope, ErrorKind, Topic};
 use tokio::sync::mpsc;
 
-use crate::support::sentinel::Watched;
+use crate::support::sentinel::{CALM, Watched};
 use crate::support::soon::Soon;
 use crate::support::{PATIENCE, drained, finish, group, signal, topic, until, watch_stalls};
 
@@ -208,7 +208,7 @@ async fn a_primary_that_stood_still_is_left_though_it_answers_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn planned_failovers_go_there_and_back() {
-    let mut watched = Watched::start(2, 3);
+    let mut watched = Watched::start_with(2, 3, &[], CALM);
     for former in [0, 1] {
         let history = check(&mut watched, async |watched| {
             watched.fail_over(former);
