@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
 
 use super::Subject;
 use super::support::{
@@ -214,46 +213,56 @@ pub async fn a_message_that_crashes_its_consumers_is_dead_lettered<S: Subject>(s
 pub async fn a_prefetched_message_keeps_its_lease<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let lease = Duration::from_millis(1500);
-    let gate = Arc::new(Semaphore::new(0));
-    let (sender, mut received) = mpsc::unbounded_channel();
-    let mut containers = Vec::new();
-    for name in 0..2 {
-        let container = subject.container("billing").await;
-        let (door, sender) = (Arc::clone(&gate), sender.clone());
-        let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
-            let (door, sender) = (Arc::clone(&door), sender.clone());
-            async move {
-                door.acquire().await.must("the gate").forget();
-                let _ = sender.send((n, delivery.attempt(), name));
-            }
-        };
-        let options = SubscribeOptions::new()
-            .with_concurrency(1)
-            .with_prefetch(9)
-            .with_lease(lease);
-        let bus = container.bus();
-        let made = bus.subscribe_with(&stage.topic, options, handler).await;
-        let _subscription = made.must("subscribing");
-        containers.push(container);
-    }
-    stage.publish(0..10).await;
+    let once = async || {
+        let gate = Arc::new(Semaphore::new(0));
+        let (sender, mut received) = mpsc::unbounded_channel();
+        let mut containers = Vec::new();
+        for name in 0..2 {
+            let container = subject.container("billing").await;
+            let (door, sender) = (Arc::clone(&gate), sender.clone());
+            let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
+                let (door, sender) = (Arc::clone(&door), sender.clone());
+                async move {
+                    door.acquire().await.must("the gate").forget();
+                    let _ = sender.send((n, delivery.attempt(), name));
+                }
+            };
+            let options = SubscribeOptions::new()
+                .with_concurrency(1)
+                .with_prefetch(9)
+                .with_lease(lease);
+            let bus = container.bus();
+            let made = bus.subscribe_with(&stage.topic, options, handler).await;
+            let _subscription = made.must("subscribing");
+            containers.push(container);
+        }
+        stage.publish(0..10).await;
+        stage
+            .until("some to be in flight", async || {
+                (stage.status().await.lag == 0).then_some(())
+            })
+            .await;
+        // Twice as long as a lease without extension.
+        tokio::time::sleep(lease * 2).await;
+        gate.add_permits(1000);
+        let mut seen = stage.some(&mut received, 10).await;
+        stage.drained().await;
+        for container in &containers {
+            stage.end(container).await;
+        }
+        while let Ok(one) = received.try_recv() {
+            seen.push(one);
+        }
+        seen.sort_unstable();
+        let first = seen.iter().map(|(n, attempt, _)| (*n, *attempt));
+        match first.eq((0..10).map(|n| (n, 1))) {
+            true => Ok(()),
+            false => Err(format!("{seen:?}")),
+        }
+    };
     stage
-        .until("some to be in flight", async || {
-            (stage.status().await.lag == 0).then_some(())
-        })
+        .steadily(lease, "each message to be handled once", once)
         .await;
-    // Twice as long as a lease without extension.
-    tokio::time::sleep(lease * 2).await;
-    gate.add_permits(1000);
-    let mut seen = stage.some(&mut received, 10).await;
-    seen.sort_unstable();
-    let first: Vec<_> = seen.iter().map(|(n, attempt, _)| (*n, *attempt)).collect();
-    assert_eq!(first, (0..10).map(|n| (n, 1)).collect::<Vec<_>>());
-    stage.drained().await;
-    for container in &containers {
-        stage.end(container).await;
-    }
-    assert!(received.try_recv().is_err(), "nothing was handled twice");
 }
 
 /// A handler whose lease is lost is cancelled, and its outcome is dropped.
@@ -384,34 +393,43 @@ pub async fn only_one_of_two_takes_over<S: Subject>(subject: &S) {
 pub async fn a_long_handler_keeps_its_lease<S: Subject>(subject: &S) {
     let stage = Stage::bare(subject).await;
     let lease = Duration::from_millis(1200);
-    let calls = Arc::new(AtomicU32::new(0));
-    let mut containers = Vec::new();
-    for _ in 0..2 {
-        let container = subject.container("billing").await;
-        let count = Arc::clone(&calls);
-        let handler = move |_: Payload<u32>, delivery: Delivery| {
-            count.fetch_add(1, Ordering::SeqCst);
-            async move {
-                let begun = Instant::now();
-                tokio::time::sleep(lease * 2).await;
-                assert!(begun.elapsed() >= lease && !delivery.is_cancelled());
-            }
-        };
-        let options = SubscribeOptions::new().with_lease(lease);
-        let bus = container.bus();
-        let made = bus.subscribe_with(&stage.topic, options, handler).await;
-        let _subscription = made.must("subscribing");
-        containers.push(container);
-    }
-    stage.publish(0..1).await;
+    let once = async || {
+        let (calls, kept) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let mut containers = Vec::new();
+        for _ in 0..2 {
+            let container = subject.container("billing").await;
+            let (calls, kept) = (Arc::clone(&calls), Arc::clone(&kept));
+            let handler = move |_: Payload<u32>, delivery: Delivery| {
+                calls.fetch_add(1, Ordering::SeqCst);
+                let kept = Arc::clone(&kept);
+                async move {
+                    tokio::time::sleep(lease * 2).await;
+                    let is_kept = !delivery.is_cancelled();
+                    kept.fetch_add(u32::from(is_kept), Ordering::SeqCst);
+                }
+            };
+            let options = SubscribeOptions::new().with_lease(lease);
+            let bus = container.bus();
+            let made = bus.subscribe_with(&stage.topic, options, handler).await;
+            let _subscription = made.must("subscribing");
+            containers.push(container);
+        }
+        stage.publish(0..1).await;
+        stage
+            .until("the handler to begin", async || {
+                (calls.load(Ordering::SeqCst) > 0).then_some(())
+            })
+            .await;
+        stage.drained().await;
+        for container in &containers {
+            stage.end(container).await;
+        }
+        match (calls.load(Ordering::SeqCst), kept.load(Ordering::SeqCst)) {
+            (1, 1) => Ok(()),
+            (calls, kept) => Err(format!("{calls} calls, {kept} of them kept their lease")),
+        }
+    };
     stage
-        .until("the handler to begin", async || {
-            (calls.load(Ordering::SeqCst) > 0).then_some(())
-        })
+        .steadily(lease, "one call that keeps its lease", once)
         .await;
-    stage.drained().await;
-    assert_eq!(calls.load(Ordering::SeqCst), 1);
-    for container in &containers {
-        stage.end(container).await;
-    }
 }

@@ -71,6 +71,7 @@ pub mod retries;
 pub mod schedules;
 pub mod settle;
 pub mod shutdown;
+mod steady;
 pub mod subscribe;
 mod support;
 

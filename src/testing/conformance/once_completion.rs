@@ -293,16 +293,31 @@ pub async fn a_run_can_set_its_lease<S: Subject>(subject: &S) {
         };
         once_with(&kv, "job", options, function).await.must("once")
     };
-    let looks = async {
-        tokio::time::sleep(lease * 2).await;
-        run(2, Duration::ZERO).await
+    let lives = async || {
+        kv.delete("job").await.must("deleting");
+        let looks = async {
+            tokio::time::sleep(lease * 2).await;
+            run(2, Duration::ZERO).await
+        };
+        let both = tokio::join!(run(1, lease * 3), looks);
+        match both {
+            (Once::Executed(1), Once::InProgress) => Ok(()),
+            both => Err(format!("{both:?}")),
+        }
     };
-    let (long, looked) = tokio::join!(run(1, lease * 3), looks);
-    assert_eq!((long, looked), (Once::Executed(1), Once::InProgress));
-    kv.delete("job").await.must("deleting");
-    let dropped = tokio::time::timeout(lease / 2, run(3, DAY)).await;
-    assert!(dropped.is_err(), "the function should still have run");
-    assert_eq!(run(4, Duration::ZERO).await, Once::InProgress);
+    stage.steadily(lease, "a claim that is kept", lives).await;
+    let is_dropped = async || {
+        kv.delete("job").await.must("deleting");
+        let dropped = tokio::time::timeout(lease / 2, run(3, DAY)).await;
+        assert!(dropped.is_err(), "the function should still have run");
+        match run(4, Duration::ZERO).await {
+            Once::InProgress => Ok(()),
+            looked => Err(format!("{looked:?}")),
+        }
+    };
+    stage
+        .steadily(lease, "a claim that outlives its function", is_dropped)
+        .await;
     stage
         .until("the dropped claim to end", async || {
             let next = run(5, Duration::ZERO).await;
@@ -423,14 +438,22 @@ pub async fn a_run_that_may_not_repeat_is_refused_after_a_crash<S: Subject>(subj
     assert_eq!(run(Ok(1)).await.must("once"), Once::Executed(1));
     assert_eq!(run(Ok(2)).await.must("once"), Once::AlreadyDone(Some(1)));
 
-    kv.delete("job").await.must("deleting");
-    let hangs = once_with(&kv, "job", options, async || {
-        std::future::pending::<()>().await;
-        Ok::<_, &str>(3)
-    });
-    let crashed = tokio::time::timeout(lease / 2, hangs).await;
-    assert!(crashed.is_err(), "the function should still have run");
-    assert_eq!(run(Ok(4)).await.must("once"), Once::InProgress);
+    let crashes = async || {
+        kv.delete("job").await.must("deleting");
+        let hangs = once_with(&kv, "job", options, async || {
+            std::future::pending::<()>().await;
+            Ok::<_, &str>(3)
+        });
+        let crashed = tokio::time::timeout(lease / 2, hangs).await;
+        assert!(crashed.is_err(), "the function should still have run");
+        match run(Ok(4)).await {
+            Ok(Once::InProgress) => Ok(()),
+            looked => Err(format!("{looked:?}")),
+        }
+    };
+    stage
+        .steadily(lease, "a claim that outlives its function", crashes)
+        .await;
     let error = stage
         .until("the lease to end", async || match run(Ok(5)).await {
             Ok(Once::InProgress) => None,
