@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::support::{LEASE, owning};
+use super::support::{LEASE, LONG_LEASE, owning};
 use crate::api::{Delivery, Ownership, Payload};
 use crate::domain::Outcome;
 use crate::testing::conformance::Subject;
@@ -141,7 +141,9 @@ pub async fn a_handover_waits_for_handlers_up_to_its_time<S: Subject>(subject: &
         }
     };
     let options = |handover| {
-        let ownership = Ownership::new().with_lease(LEASE).with_handover(handover);
+        let ownership = Ownership::new()
+            .with_lease(LONG_LEASE)
+            .with_handover(handover);
         owning(5).with_ownership(ownership)
     };
     let bus = stage.container.bus();

@@ -1,6 +1,6 @@
 //! Order by key: which messages wait for others.
 
-use super::support::{FOUR, LEASE, of_keys, owning};
+use super::support::{FOUR, LONG_LEASE, of_keys, owning};
 use crate::api::Ownership;
 use crate::domain::TopicSettings;
 use crate::testing::conformance::Subject;
@@ -65,7 +65,7 @@ pub async fn a_failed_message_holds_back_its_key<S: Subject>(subject: &S) {
 pub async fn a_failed_message_lets_its_key_pass<S: Subject>(subject: &S) {
     let stage = Stage::four(subject).await;
     stage.publish_keys(0..40).await;
-    let options = owning(3).with_ownership(Ownership::new().with_lease(LEASE).letting_pass());
+    let options = owning(3).with_ownership(Ownership::new().with_lease(LONG_LEASE).letting_pass());
     let (_subscription, mut seen) = stage
         .own(&stage.container, options, |n| u32::from(n == 3))
         .await;
