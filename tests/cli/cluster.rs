@@ -284,7 +284,8 @@ async fn the_doctor_tries_writes_while_the_primary_of_the_topics_is_down() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_doctor_names_the_setting_by_which_a_whole_cluster_stops() {
-    let mut cluster = Cluster::start(3, 0);
+    // The others notice the death.
+    let mut cluster = Cluster::start_with(3, 0, &["--cluster-node-timeout", "2000"]);
     let shop = Namespace::new("shop").unwrap();
     finish(cluster.builder(&shop).connect().await.unwrap()).await;
     let first = cluster.owner(0, cluster.slot("{shop}:schema"));

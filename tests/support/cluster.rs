@@ -12,6 +12,9 @@ use super::{PATIENCE, Server, group, settings};
 /// How long a primary may be silent before the others fail it over.
 pub(crate) const NODE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The same where no replica can take over: a busy machine then stops no cluster.
+const NO_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// A running cluster. The primaries come first, and each has as many replicas as was asked for.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Server>,
@@ -45,8 +48,13 @@ impl Cluster {
         replicas: usize,
         settings: impl Fn() -> Vec<String>,
     ) -> Self {
+        let timeout = if replicas == 0 {
+            NO_TIMEOUT
+        } else {
+            NODE_TIMEOUT
+        };
         let nodes: Vec<Server> = (0..primaries * (1 + replicas))
-            .map(|_| start_node(&settings))
+            .map(|_| start_node(timeout, &settings))
             .collect();
         let ids = nodes.iter().map(|node| node.command(&["CLUSTER", "MYID"]));
         let cluster = Self {
@@ -278,8 +286,8 @@ fn epoch_of(by: &Server, id: &str) -> String {
     epoch.expect("a known node").to_owned()
 }
 
-fn start_node(settings: &impl Fn() -> Vec<String>) -> Server {
-    let timeout = NODE_TIMEOUT.as_millis().to_string();
+fn start_node(timeout: Duration, settings: &impl Fn() -> Vec<String>) -> Server {
+    let timeout = timeout.as_millis().to_string();
     Server::start_by(|| {
         // By default the bus has the port plus 10,000, which may be beyond the last port.
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
