@@ -186,13 +186,9 @@ async fn a_proxy_that_closes_idle_connections_is_not_a_fault() {
     let orders = topic("orders");
     let subscription = container.bus().subscribe(&orders, handler).await.unwrap();
     let began = Instant::now();
-    let mut was_unwell = false;
     until("the proxy to close ten idle connections", async || {
-        // On a busy machine the connection of this very question may have been idle for too long.
         let health = container.health().await;
-        let time = began.elapsed();
-        assert!(health.ok || !was_unwell, "after {time:?}: {health:?}");
-        was_unwell = !health.ok;
+        assert!(health.ok, "after {:?}: {health:?}", began.elapsed());
         (proxy.closed.load(Ordering::SeqCst) > 10).then_some(())
     })
     .await;

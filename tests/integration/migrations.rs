@@ -113,19 +113,20 @@ async fn an_unfinished_migration_is_found_and_can_be_repaired() {
 
 #[tokio::test]
 async fn connecting_waits_for_another_process_that_is_at_a_migration() {
+    // On demand, and of a new namespace between its two migrations.
+    for (set, unset) in [(["dirty", "0006"], "none"), (["tag", "x"], "applied:0002")] {
+        waits_for_another_process(set, unset).await;
+    }
+}
+
+async fn waits_for_another_process(set: [&str; 2], unset: &str) {
     let server = Server::start();
     finish(builder(&server).connect().await.unwrap()).await;
+    let applied: Option<String> = server.command(&["HGET", SCHEMA, unset]);
+    server.command::<()>(&["HDEL", SCHEMA, unset]);
     // In the year 2100.
-    server.command::<()>(&[
-        "HSET",
-        SCHEMA,
-        "dirty",
-        "0006",
-        "lock",
-        "another",
-        "lockUntil",
-        "4102444800000",
-    ]);
+    let lock = ["lock", "another", "lockUntil", "4102444800000"];
+    server.command::<()>(&[&["HSET", SCHEMA], &set[..], &lock].concat());
     server.command::<()>(&["CONFIG", "RESETSTAT"]);
     let connecting = tokio::spawn(builder(&server).connect());
     until("connecting to look again", async || {
@@ -138,8 +139,39 @@ async fn connecting_waits_for_another_process_that_is_at_a_migration() {
     })
     .await;
     assert!(!connecting.is_finished(), "{:?}", connecting.await);
-    server.command::<()>(&["HDEL", SCHEMA, "dirty", "lock", "lockUntil"]);
+    if let Some(applied) = applied {
+        server.command::<()>(&["HSET", SCHEMA, unset, &applied]);
+    }
+    server.command::<()>(&["HDEL", SCHEMA, set[0], "lock", "lockUntil"]);
     finish(connecting.await.unwrap().unwrap()).await;
+}
+
+#[tokio::test]
+async fn an_older_layout_waits_for_an_operator() {
+    let server = Server::start();
+    finish(builder(&server).connect().await.unwrap()).await;
+    let _: u64 = server.command(&["HDEL", SCHEMA, "applied:0002"]);
+    let error = builder(&server).connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Layout);
+    assert!(
+        error.to_string().contains("`redstart migrate up`"),
+        "{error}"
+    );
+    let migrations = builder(&server).migrations().unwrap();
+    assert_eq!(migrations.up(false).await.unwrap(), [2]);
+    finish(builder(&server).connect().await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_repair_leaves_no_lock() {
+    let server = Server::start();
+    finish(builder(&server).connect().await.unwrap()).await;
+    let _: u64 = server.command(&["HDEL", SCHEMA, "applied:0001"]);
+    server.command::<()>(&["HSET", SCHEMA, "dirty", "0001"]);
+    let migrations = builder(&server).migrations().unwrap();
+    assert_eq!(migrations.up(true).await.unwrap(), [1]);
+    let lock: Option<String> = server.command(&["HGET", SCHEMA, "lock"]);
+    assert_eq!(lock, None);
 }
 
 #[tokio::test]

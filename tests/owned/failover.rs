@@ -21,7 +21,7 @@ use crate::support::worker::Worker;
 use crate::support::{Server, drained, finish, group, topic, until};
 
 const PARTITIONS: u16 = 12;
-const REPLICATED: Durability = Durability::replicated(1, Duration::from_secs(3));
+const REPLICATED: Durability = Durability::replicated(1, Durability::MAX_TIMEOUT);
 const HOUR_IN_MICROS: &str = "3600000000";
 
 /// What was published, and what of it may not be in the log.

@@ -16,6 +16,7 @@ pub(crate) mod worker;
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::pin::pin;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,6 +92,38 @@ pub(crate) fn watch_stalls() -> impl Fn() -> Duration {
     move || Duration::from_millis(longest.load(Ordering::Relaxed))
 }
 
+/// Runs a part of a test until it succeeds. A failure counts only if this process and the server were fast
+/// enough meanwhile to keep a lease.
+pub(crate) async fn steadily<T>(
+    container: &Container,
+    lease: Duration,
+    what: &str,
+    mut part: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    until(what, async || {
+        let (mut part, mut slowest) = (pin!(part()), Duration::ZERO);
+        let ended = loop {
+            let began = Instant::now();
+            let lap = async {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                let _ = container.store().inspect().ping().await;
+            };
+            let ended = tokio::select! {
+                ended = &mut part => Some(ended),
+                () = lap => None,
+            };
+            slowest = slowest.max(began.elapsed());
+            if let Some(ended) = ended {
+                break ended;
+            }
+        };
+        ended
+            .map_err(|error| assert!(slowest > lease / 3, "{what}: {error}"))
+            .ok()
+    })
+    .await
+}
+
 pub(crate) fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
 }
@@ -138,13 +171,25 @@ pub(crate) async fn status(container: &Container, on: &Topic, of: &Group) -> Gro
         .expect("the group exists")
 }
 
-/// Waits until a group has no lag, no in-flight and no scheduled messages.
+/// Waits until a group has no lag, no in-flight and no scheduled messages. The patience begins again with each
+/// message that is settled: a busy machine may need long for many.
 pub(crate) async fn drained(container: &Container, on: &Topic, of: &Group) -> GroupStatus {
-    until("the group to drain", async || {
+    let (mut fewest, mut deadline) = (u64::MAX, Instant::now());
+    loop {
         let status = status(container, on, of).await;
-        (status.lag + status.in_flight + status.scheduled == 0).then_some(status)
-    })
-    .await
+        let left = status.lag + status.in_flight + status.scheduled;
+        if left == 0 {
+            return status;
+        }
+        if left < fewest {
+            (fewest, deadline) = (left, Instant::now() + PATIENCE);
+        }
+        assert!(
+            Instant::now() < deadline,
+            "timed out waiting for the group to drain: {status:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Shuts a container down and expects a clean report.

@@ -304,6 +304,12 @@ impl Migrations {
         self.agree(placement)?;
         let mut all = states(&schema, placement);
         let begun: Vec<u32> = all.iter().map(|one| one.number).collect();
+        let is_applied = |one: &&Migration| matches!(one.state, MigrationState::Applied(_));
+        let applied_before: Vec<u32> = all
+            .iter()
+            .filter(is_applied)
+            .map(|one| one.number)
+            .collect();
         all.retain(is_final);
         if let Some(rule) = layout_problem(&all) {
             return refuse(rule);
@@ -312,15 +318,22 @@ impl Migrations {
         let patience = Instant::now() + PATIENCE;
         let mut applied = Vec::new();
         let wanted = |known: &&Known| {
-            !known.on_demand || demanded == Some(known.name) || begun.contains(&known.number)
+            let is_needed =
+                !known.on_demand || demanded == Some(known.name) || begun.contains(&known.number);
+            is_needed && !applied_before.contains(&known.number)
         };
-        for known in known(placement).filter(wanted) {
+        let mut wanted = known(placement).filter(wanted).peekable();
+        while let Some(known) = wanted.next() {
+            let finish = match wanted.peek() {
+                Some(_) => "finish-one",
+                None => "finish",
+            };
             loop {
                 let action = if repair { "repair" } else { "begin" };
                 match self.mark(action, &token, known).await?.as_str() {
                     "ok" => {
                         self.apply(known).await?;
-                        match self.mark("finish", &token, known).await?.as_str() {
+                        match self.mark(finish, &token, known).await?.as_str() {
                             "ok" => applied.push(known.number),
                             _ => {
                                 let rule = format!(
@@ -425,8 +438,7 @@ impl Migrations {
 /// this machine can only shorten or lengthen a wait.
 fn is_locked(schema: &Schema) -> bool {
     let until = schema.get("lockUntil").and_then(|until| until.parse().ok());
-    schema.contains_key("dirty")
-        && until.is_some_and(|until: i64| until > Timestamp::now().as_millis())
+    until.is_some_and(|until: i64| until > Timestamp::now().as_millis())
 }
 
 /// What the server says about the placement of a namespace.

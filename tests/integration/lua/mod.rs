@@ -411,6 +411,13 @@ fn schema() {
     assert_eq!(mark("begin", "b", "0001", "60000"), "locked");
     assert_eq!(mark("repair", "b", "0001", "60000"), "locked");
     assert_eq!(mark("finish", "b", "0001", "60000"), "lost");
+    assert_eq!(mark("finish-one", "b", "0001", "60000"), "lost");
+    assert_eq!(mark("finish-one", "a", "0001", "60000"), "ok");
+    assert_eq!(
+        mark("begin", "b", "0002", "60000"),
+        "locked",
+        "until the last"
+    );
     assert_eq!(mark("finish", "a", "0001", "60000"), "ok");
     assert_eq!(mark("begin", "b", "0001", "60000"), "applied");
     assert_eq!(mark("begin", "b", "0002", "-1"), "ok");
