@@ -69,12 +69,12 @@ impl Container {
     /// 1. From the call on, no handler begins.
     /// 2. All subscriptions end side by side.
     /// 3. The container stops the coordinators in reverse order, each after its subscriptions.
-    /// 4. Publishing then fails with [`ErrorKind::Closed`]. Until here, running handlers may publish.
-    ///    The key-value store stays usable.
+    /// 4. Publishing then fails with [`ErrorKind::Closed`](crate::ErrorKind::Closed). Until here, running handlers
+    ///    may publish. The key-value store stays usable.
     ///
     /// `grace` is the time for all steps together; the last writes may take one second more, even if
-    /// the server does not answer. [`Subscription::unsubscribe`] explains what happens to handlers
-    /// that need longer.
+    /// the server does not answer. [`Subscription::unsubscribe`](crate::Subscription::unsubscribe) explains what
+    /// happens to handlers that need longer.
     ///
     /// A handler of this container may call this too. The call then returns an empty report at once,
     /// and the shutdown goes on in the background: it waits for this handler as for every other.
