@@ -1,5 +1,6 @@
 //! Settling in batches: each batch holds the deliveries that ended while the last one was under way.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::api::supervise::log;
 use crate::api::traces;
 use crate::bus::Due;
 use crate::domain::{Error, describe};
-use crate::store::{Commit, Commits, End, Fate, MAX_BATCH, Member, Replies, Store};
+use crate::store::{Commit, Commits, DeliveryId, End, Fate, MAX_BATCH, Member, Replies, Store};
 use crate::worker::core::{Core, SettledCount, Write};
 use crate::worker::fault::{Fault, back_off};
 use crate::worker::intake::in_flight::{HandOut, InFlight};
@@ -112,7 +113,8 @@ impl Settler {
                 batch.commits.acks_mut().extend(ids);
                 batch.hand_outs.append(&mut batch.received);
             }
-            self.commit(&batch.commits, "ack").await;
+            self.commit(&mut batch.commits, &mut batch.hand_outs, "ack")
+                .await;
             self.finish(&mut batch.hand_outs);
             let count = batch.commits.len() as u64;
             batch.commits.clear();
@@ -143,7 +145,8 @@ impl Settler {
                 batch.commits.extend(commits);
             }
             next = Instant::now() + BETWEEN_WRITES;
-            let (fates, failures) = self.commit(&batch.commits, batch.name).await;
+            let committing = self.commit(&mut batch.commits, &mut batch.hand_outs, batch.name);
+            let (fates, failures) = committing.await;
             // After a failure, `NotHeld` can also mean that an earlier try has settled it.
             if failures == 0 {
                 self.settle_from_memory(&batch.commits, &batch.hand_outs, &fates)
@@ -170,7 +173,7 @@ impl Settler {
         let (now, lease) = (Instant::now(), self.lease.get());
         let mut count = 0;
         let all = batch.fenced().iter().zip(hand_outs).zip(fates);
-        let removed: Commits = all
+        let mut removed: Commits = all
             .filter(|((commit, hand_out), fate)| {
                 **fate == Fate::NotHeld
                     && !commit.is_of_only_copy()
@@ -192,16 +195,29 @@ impl Settler {
             });
         }
         if !removed.is_empty() {
-            let _ = self.commit(&removed, MIXED).await;
+            let _ = self.commit(&mut removed, &mut Vec::new(), MIXED).await;
         }
     }
 
-    /// Repeats a batch until the store has answered every commit. Returns the fates of the fenced
-    /// commits, and how many tries failed.
-    async fn commit(&self, batch: &Commits, name: &'static str) -> (Vec<Fate>, u32) {
+    /// Repeats a batch until the store has answered every commit. Leaves out entries that are handed to this
+    /// process again meanwhile: the current hand-out decides. Returns the fates of the fenced commits, and
+    /// how many tries failed.
+    async fn commit(
+        &self,
+        batch: &mut Commits,
+        hand_outs: &mut Vec<HandOut>,
+        name: &'static str,
+    ) -> (Vec<Fate>, u32) {
         self.meters.settle_batch.record(batch.len() as f64);
         let mut failures = 0;
         loop {
+            if failures > 0 {
+                self.leave_out_replaced(batch, hand_outs);
+                if batch.is_empty() {
+                    self.fault.clear();
+                    return (Vec::new(), failures);
+                }
+            }
             match self.try_commit(batch, name).await {
                 Ok(fates) => {
                     if failures > 0 {
@@ -214,6 +230,15 @@ impl Settler {
                     self.pause(&error, failures).await;
                 }
             }
+        }
+    }
+
+    fn leave_out_replaced(&self, batch: &mut Commits, hand_outs: &mut Vec<HandOut>) {
+        let before = hand_outs.len();
+        self.in_flight.retain_not_replaced(hand_outs);
+        if hand_outs.len() < before {
+            let kept: HashSet<DeliveryId> = hand_outs.iter().map(|one| one.id).collect();
+            batch.retain(|id| kept.contains(&id));
         }
     }
 
@@ -409,5 +434,45 @@ mod tests {
         .await;
         assert_eq!(fixture.pending().await, [again]);
         assert!(core.in_flight.contains(again));
+    }
+
+    #[tokio::test]
+    async fn a_settlement_that_is_repeated_ends_no_later_hand_out() {
+        for acknowledges in [true, false] {
+            let fixture = Fixture::new().await;
+            let fetched = fixture.fetch(2).await;
+            let (core, settlements) = fixture.core(SubscribeOptions::new());
+            hand_out(&core, &fetched, false);
+            let (again, marker) = (fetched[0].receipt, fetched[1].receipt);
+            let earlier = current(&core, again);
+            fixture.script.fail(COMMIT, Failure::NotDone);
+            let (in_flight, attempts) = (Arc::clone(&core.in_flight), fetched[0].attempts);
+            fixture.script.on(COMMIT, move || {
+                in_flight.lose([earlier]);
+                let entries = std::iter::once((again, attempts));
+                let _ = in_flight.enter(entries, true, Instant::now());
+            });
+            match acknowledges {
+                true => core.acks.send(earlier).await.unwrap(),
+                false => core.writes.send(later(earlier)).await.unwrap(),
+            }
+            run(&core, settlements);
+            Fixture::until("the hand-out to be replaced", async || {
+                current(&core, again).token != earlier.token
+            })
+            .await;
+            let marked = current(&core, marker);
+            match acknowledges {
+                true => core.acks.send(marked).await.unwrap(),
+                false => core.writes.send(later(marked)).await.unwrap(),
+            }
+            Fixture::until("the second to be settled", async || {
+                !fixture.pending().await.contains(&marker)
+            })
+            .await;
+            assert_eq!(fixture.pending().await, [again]);
+            assert!(core.in_flight.contains(again));
+            assert_eq!(core.faults.problem(), None);
+        }
     }
 }

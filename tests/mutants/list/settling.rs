@@ -109,4 +109,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "worker::intake::in_flight::tests::an_earlier_hand_out_of_an_entry_changes_nothing_about_the_current_one",
         quick: true,
     },
+    Mutant {
+        name: "replaced-while-repeated",
+        file: "src/worker/settle.rs",
+        before: "self.leave_out_replaced(batch, hand_outs);",
+        after: "",
+        breaks: "A settlement that is repeated ends no later hand-out of its message.",
+        target: Target::Lib,
+        test: "worker::settle::tests::a_settlement_that_is_repeated_ends_no_later_hand_out",
+        quick: false,
+    },
 ];
