@@ -387,7 +387,10 @@ impl Traffic {
                 self.hand_on(done);
             }
         }
-        self.given_back.clear();
+        // What is still queued may be done before that which was given back.
+        if self.shared.jobs().is_empty() {
+            self.given_back.clear();
+        }
         Ok(())
     }
 
@@ -405,7 +408,8 @@ impl Traffic {
             takes_back.overtaken(slot, call);
         }
         if is_undone {
-            self.given_back.extend(place);
+            let is_new = |place: &(u16, u64)| !self.given_back.contains(place);
+            self.given_back.extend(place.filter(is_new));
             self.give_back(commands, Ok(replies));
         } else {
             let _ = commands.caller.send(Ok(replies));
@@ -471,5 +475,133 @@ impl Traffic {
         for job in others.into_iter().rev() {
             jobs.push_front(job);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use redis::io::tcp::socket2::SockRef;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::adapters::redis::net::connections::access::Access;
+    use crate::adapters::redis::net::connections::stream::Stream;
+
+    /// A connection on which a server answers two commands, one after the other.
+    #[derive(Debug)]
+    struct Answers(std::net::UdpSocket, VecDeque<&'static [u8]>);
+
+    impl AsyncRead for Answers {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if let Some(answer) = self.1.pop_front() {
+                buffer.put_slice(answer);
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Answers {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Stream for Answers {
+        fn socket(&self) -> SockRef<'_> {
+            SockRef::from(&self.0)
+        }
+    }
+
+    #[derive(Debug, Default)]
+    struct Taken(Mutex<Vec<u64>>, Mutex<Vec<u64>>);
+
+    impl TakesBack for Taken {
+        fn take_back(&self, _: &Arc<str>, commands: Commands, _: Answer) {
+            self.0.lock().unwrap().push(commands.call);
+        }
+
+        fn take_back_unsent(&self, _: &Arc<str>, _: Commands) {}
+
+        fn silent(&self) {}
+
+        fn overtaken(&self, _: u16, call: u64) {
+            self.1.lock().unwrap().push(call);
+        }
+    }
+
+    fn commands() -> Commands {
+        Commands {
+            slot: Some(7),
+            call: 1,
+            packed: Vec::new(),
+            count: 1,
+            numbers: None,
+            caller: oneshot::channel().0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_queued_publish_that_overtakes_one_given_back_is_told() {
+        let found = Server::read("redis://127.0.0.1:1", &Access::default()).unwrap();
+        let [server] = &found.servers[..] else {
+            panic!("one server");
+        };
+        let taken = Arc::<Taken>::default();
+        let takes_back: Weak<dyn TakesBack> =
+            Arc::downgrade(&(Arc::clone(&taken) as Arc<dyn TakesBack>));
+        let shared = Arc::<Shared>::default();
+        let left = CancellationToken::new();
+        let mut traffic = Traffic::new(
+            server.clone(),
+            "test",
+            takes_back,
+            left,
+            None,
+            Arc::clone(&shared),
+        );
+        let answers: [&[u8]; 2] = [b"-MOVED 7 127.0.0.1:2\r\n", b"$3\r\n1-1\r\n"];
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut socket = Socket::new(Box::new(Answers(socket, answers.into())));
+        let waiting = |commands| Waiting {
+            commands,
+            replies: Vec::new(),
+            undone: false,
+        };
+        // The second one is queued, and not written, when the slot has moved; then it comes back.
+        traffic.waiting.push_back(waiting(commands()));
+        let queued = Job {
+            number: 2,
+            commands: commands(),
+        };
+        shared.jobs().push_back(queued);
+        socket.fill().await.unwrap();
+        traffic.hand_out(&mut socket).unwrap();
+        assert_eq!(*taken.0.lock().unwrap(), [1]);
+        let queued = shared.jobs().pop_front().unwrap();
+        traffic.waiting.push_back(waiting(queued.commands));
+        socket.fill().await.unwrap();
+        traffic.hand_out(&mut socket).unwrap();
+        assert_eq!(*taken.1.lock().unwrap(), [1]);
+        assert!(traffic.given_back.is_empty());
     }
 }
