@@ -480,57 +480,12 @@ impl Traffic {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    use redis::io::tcp::socket2::SockRef;
-    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::oneshot;
 
     use super::*;
     use crate::adapters::redis::net::connections::access::Access;
-    use crate::adapters::redis::net::connections::stream::Stream;
-
-    /// A connection on which a server answers two commands, one after the other.
-    #[derive(Debug)]
-    struct Answers(std::net::UdpSocket, VecDeque<&'static [u8]>);
-
-    impl AsyncRead for Answers {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            buffer: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            if let Some(answer) = self.1.pop_front() {
-                buffer.put_slice(answer);
-            }
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    impl AsyncWrite for Answers {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            Poll::Ready(Ok(bytes.len()))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    impl Stream for Answers {
-        fn socket(&self) -> SockRef<'_> {
-            SockRef::from(&self.0)
-        }
-    }
 
     #[derive(Debug, Default)]
     struct Taken(Mutex<Vec<u64>>, Mutex<Vec<u64>>);
@@ -579,9 +534,10 @@ mod tests {
             None,
             Arc::clone(&shared),
         );
-        let answers: [&[u8]; 2] = [b"-MOVED 7 127.0.0.1:2\r\n", b"$3\r\n1-1\r\n"];
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let mut socket = Socket::new(Box::new(Answers(socket, answers.into())));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let mut socket = Socket::new(Box::new(stream.unwrap()));
+        let (mut peer, _) = listener.accept().await.unwrap();
         let waiting = |commands| Waiting {
             commands,
             replies: Vec::new(),
@@ -594,11 +550,13 @@ mod tests {
             commands: commands(),
         };
         shared.jobs().push_back(queued);
+        peer.write_all(b"-MOVED 7 127.0.0.1:2\r\n").await.unwrap();
         socket.fill().await.unwrap();
         traffic.hand_out(&mut socket).unwrap();
         assert_eq!(*taken.0.lock().unwrap(), [1]);
         let queued = shared.jobs().pop_front().unwrap();
         traffic.waiting.push_back(waiting(queued.commands));
+        peer.write_all(b"$3\r\n1-1\r\n").await.unwrap();
         socket.fill().await.unwrap();
         traffic.hand_out(&mut socket).unwrap();
         assert_eq!(*taken.1.lock().unwrap(), [1]);
