@@ -21,7 +21,8 @@ pub enum Ring {
 
 /// Tells that something of one group may have changed.
 ///
-/// A ring is a hint: a change rings at least once, and a ring may come without a change. While the
+/// A ring is a hint: of the changes since a look at least the first one rings, and a ring may come without a
+/// change. After a ring that nobody looks at, later changes may ring only a second later. While the
 /// store cannot hear of changes, [`hears`](Self::hears) is false, and the runtime looks at regular
 /// times. When the store begins or ceases to hear, everything rings.
 #[derive(Debug, Default)]
@@ -64,7 +65,7 @@ impl Bell {
         }
     }
 
-    /// Whether every change rings now.
+    /// Whether changes ring now.
     pub fn hears(&self) -> bool {
         match &self.parts[..] {
             [] => self.hears.load(Ordering::Acquire),
@@ -96,7 +97,7 @@ impl Bell {
         }
     }
 
-    /// Says whether every change rings from now on, and rings for everything. Adapters call this
+    /// Says whether changes ring from now on, and rings for everything. Adapters call this
     /// when they begin or cease to hear, and when rings may have been lost.
     pub fn set_hears(&self, hears: bool) {
         self.hears.store(hears, Ordering::Release);

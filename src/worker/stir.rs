@@ -47,7 +47,7 @@ impl Stir {
         }
     }
 
-    /// Whether every change of the group rings.
+    /// Whether changes of the group ring.
     pub(crate) fn is_heard(&self) -> bool {
         self.bell.as_ref().is_some_and(|bell| bell.hears())
     }

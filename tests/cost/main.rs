@@ -11,6 +11,7 @@ mod dead_letters;
 mod idle;
 #[cfg(target_os = "linux")]
 mod instructions;
+mod notices;
 mod per_message;
 mod proxy;
 

@@ -1,23 +1,31 @@
 //! The bells of the groups that one runtime reads, and the keys that ring them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::keys::Keys;
 use super::later_bells::{Awaited, LaterBells};
-use super::net::{HeardBy, Hears, Net};
+use super::net::{Ask, Ear, HeardBy, Hears, Net};
+use super::scripts;
 use crate::api::supervise::{Watch, log};
 use crate::domain::{Error, ErrorKind};
 use crate::store::{Bell, GroupAt, Partition, Ring};
 
+/// How long after a ring of entries a reader has read them, as a rule: then the server watches their key again.
+const READ_WITHIN: Duration = Duration::from_secs(1);
+/// The shortest time between two rings of a key that nobody reads for its entries.
+const BETWEEN_RINGS: Duration = Duration::from_millis(20);
+/// The server remembers for each key which connections have read it, also ended ones, until the key changes. So
+/// who begins to hear a key invalidates it in one of so many cases: it then remembers about as many ended ones.
+const INVALIDATE_ONE_IN: usize = 64;
 /// How long a reader waits for the server to say whether it tells of changes. After that it reads
 /// as if the connection were broken.
 const DECIDED_WITHIN: Duration = Duration::from_secs(2);
@@ -42,7 +50,7 @@ impl BellsByRuntime {
         let mut bells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         bells.retain(|id, bells| *id == here || Arc::strong_count(bells) > 1 || bells.are_in_use());
         let here = bells.entry(here);
-        let here = here.or_insert_with(|| Arc::new(Bells::new(net.clone(), keys.clone())));
+        let here = here.or_insert_with(|| Bells::new(net.clone(), keys.clone()));
         Some(Arc::clone(here))
     }
 }
@@ -50,11 +58,14 @@ impl BellsByRuntime {
 /// The bells of the groups that one runtime reads.
 #[derive(Debug)]
 pub(super) struct Bells {
+    me: Weak<Self>,
     net: Net,
     keys: Keys,
     table: Mutex<Table>,
     /// Completes when a connection begins or ceases to hear, or when a server refuses.
     changed: Notify,
+    /// Completes when there are more keys to watch.
+    more: Arc<Notify>,
     listening: Mutex<Listening>,
     readers: Arc<Readers>,
     later: LaterBells,
@@ -64,9 +75,80 @@ pub(super) struct Bells {
 #[derive(Default)]
 struct Table {
     groups: HashMap<GroupAt, Listed>,
-    by_key: HashMap<Vec<u8>, Vec<(Weak<Bell>, Ring)>>,
+    by_key: HashMap<Vec<u8>, Key>,
     /// Which connection hears a slot, as last told.
     connection: Option<HeardBy>,
+    /// The keys that the server is asked to watch again, by the time of the question. The number tells keys
+    /// of one time apart.
+    to_watch: BTreeMap<(Instant, u64), Vec<u8>>,
+    last: u64,
+}
+
+/// A key of groups.
+struct Key {
+    bells: Vec<Weak<Bell>>,
+    ring: Ring,
+    slot: u16,
+    /// `None` for a key that somebody else tells of.
+    watched: Option<Arc<Watched>>,
+    /// The time of the first ring since the server last watched it.
+    rung: Instant,
+    /// Whether a key that is read waits for its time to be watched again.
+    is_queued: bool,
+    /// When it last rang after the server was asked to watch it.
+    asked: Option<Instant>,
+}
+
+/// Whether the server watches a key.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    /// How often the server has told of a change.
+    told: AtomicU64,
+    /// How often it had when it last began to watch the key.
+    told_before: AtomicU64,
+}
+
+impl Watched {
+    /// Read this before a read that lets the server watch the key.
+    pub(super) fn told(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        self.told() == self.told_before.load(Ordering::Acquire)
+    }
+
+    /// Notes that the server watches the key since it had told so often.
+    pub(super) fn note(&self, told: u64) {
+        self.told_before.fetch_max(told, Ordering::AcqRel);
+    }
+}
+
+impl Key {
+    /// Whether readers look at it after a ring, which lets the server watch it again.
+    fn is_read(&self) -> bool {
+        matches!(self.ring, Ring::Entries | Ring::Redeliveries)
+    }
+
+    fn ring(&self) {
+        for bell in self.bells.iter().filter_map(Weak::upgrade) {
+            bell.ring(self.ring);
+        }
+    }
+}
+
+impl Table {
+    fn ear(&self, slot: u16) -> Option<Ear> {
+        self.connection.as_ref().and_then(|of| of(slot))
+    }
+
+    /// Returns whether no key is due earlier.
+    fn watch_at(&mut self, at: Instant, key: &[u8]) -> bool {
+        self.last += 1;
+        self.to_watch.insert((at, self.last), key.to_vec());
+        let first = self.to_watch.first_key_value();
+        first.is_some_and(|((_, number), _)| *number == self.last)
+    }
 }
 
 impl fmt::Debug for Table {
@@ -82,7 +164,8 @@ impl fmt::Debug for Table {
 struct Listed {
     bell: Weak<Bell>,
     slot: u16,
-    /// The number of the connection that hears its keys, or 0.
+    keys: Vec<Vec<u8>>,
+    /// The number of the connection that hears its keys or was asked to, or 0.
     heard_by: u64,
 }
 
@@ -107,17 +190,19 @@ impl Drop for Bells {
 }
 
 impl Bells {
-    fn new(net: Net, keys: Keys) -> Self {
-        Self {
+    fn new(net: Net, keys: Keys) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             net,
             keys,
             table: Mutex::default(),
             changed: Notify::new(),
+            more: Arc::default(),
             listening: Mutex::default(),
             readers: Arc::default(),
             later: LaterBells::default(),
             watch: Watch::default(),
-        }
+        })
     }
 
     /// Whether anybody holds one of them. Owned groups hold nothing else.
@@ -146,29 +231,201 @@ impl Bells {
         let bell = Arc::<Bell>::default();
         let log = self.keys.log(&at.partition);
         let slot = self.net.slot(&log).unwrap_or(0);
-        let heard_by = table.connection.as_ref().map_or(0, |of| of(slot));
-        let listed = Listed {
-            bell: Arc::downgrade(&bell),
-            slot,
-            heard_by,
-        };
-        table.groups.insert(at.clone(), listed);
-        for (key, ring) in [
+        let rings = [
             (log, Ring::Entries),
             (self.keys.redelivery(at), Ring::Redeliveries),
             (self.keys.retry(at), Ring::Due),
             (self.keys.later(&at.partition), Ring::Due),
-            (self.keys.later_bell(&at.partition), Ring::Due),
             (self.keys.owners(at), Ring::Owners),
-        ] {
-            let rung = table.by_key.entry(key.into_bytes()).or_default();
-            rung.retain(|(bell, _)| bell.strong_count() > 0);
-            rung.push((Arc::downgrade(&bell), ring));
+        ];
+        let rings = rings.map(|(key, ring)| (key.into_bytes(), ring, true));
+        let later_bell = self.keys.later_bell(&at.partition).into_bytes();
+        let mut listed = Listed {
+            bell: Arc::downgrade(&bell),
+            slot,
+            keys: rings.iter().map(|(key, ..)| key.clone()).collect(),
+            heard_by: 0,
+        };
+        for (key, ring, is_watched) in rings.into_iter().chain([(later_bell, Ring::Due, false)]) {
+            let key = table.by_key.entry(key).or_insert_with(|| Key {
+                bells: Vec::new(),
+                ring,
+                slot,
+                watched: is_watched.then(Arc::default),
+                rung: Instant::now(),
+                is_queued: false,
+                asked: None,
+            });
+            key.bells.retain(|bell| bell.strong_count() > 0);
+            key.bells.push(Arc::downgrade(&bell));
         }
-        if heard_by != 0 {
-            bell.set_hears(true);
+        if let Some(ear) = table.ear(slot) {
+            self.begin_to_hear(at, &mut listed, &ear);
         }
+        table.groups.insert(at.clone(), listed);
         bell
+    }
+
+    /// Asks a connection to hear a group. The bell hears once the server watches all of its keys.
+    fn begin_to_hear(&self, at: &GroupAt, listed: &mut Listed, ear: &Ear) {
+        let number = ear.number();
+        listed.heard_by = number;
+        let (me, at) = (self.me.clone(), at.clone());
+        let then = move |is_watched: bool| {
+            let Some(me) = me.upgrade() else {
+                return false;
+            };
+            let table = me.table();
+            let listed = table.groups.get(&at);
+            let listed = listed.filter(|listed| listed.heard_by == number);
+            let Some((listed, bell)) = listed.and_then(|one| Some((one, one.bell.upgrade()?)))
+            else {
+                return false;
+            };
+            if is_watched {
+                // The server's notices before this answer have come before it.
+                let keys = listed.keys.iter().filter_map(|key| table.by_key.get(key));
+                let watched = keys.filter_map(|key| key.watched.as_ref());
+                watched.for_each(|watched| watched.note(watched.told()));
+            }
+            if is_watched || bell.hears() {
+                bell.set_hears(is_watched);
+            }
+            let invalidated = listed
+                .keys
+                .get(fastrand::usize(..INVALIDATE_ONE_IN))
+                .cloned();
+            drop(table);
+            if is_watched {
+                me.end_refusal();
+                invalidated.into_iter().for_each(|key| me.invalidate(&key));
+            }
+            me.changed.notify_waiters();
+            true
+        };
+        ear.ask(Ask {
+            keys: listed.keys.clone(),
+            then: Box::new(then),
+        });
+    }
+
+    /// Ends a refusal once every group is heard: as long as one node refuses, its groups are not.
+    fn end_refusal(&self) {
+        if self.listening().refusal.is_none() {
+            return;
+        }
+        let table = self.table();
+        let mut bells = table.groups.values().filter_map(|one| one.bell.upgrade());
+        let are_heard = bells.all(|bell| bell.hears());
+        drop(table);
+        if are_heard {
+            self.listening().refusal = None;
+        }
+    }
+
+    /// Lets the server forget the connections that have read a key.
+    fn invalidate(&self, key: &[u8]) {
+        let key = String::from_utf8_lossy(key);
+        let (net, call) = (self.net.clone(), scripts::invalidate().key(key));
+        tokio::spawn(async move {
+            if let Err(error) = net
+                .call("invalidate a watched key", &call, |_| Ok(()))
+                .await
+            {
+                log(
+                    || tracing::debug!(%error, "the server keeps the connections that have read a key"),
+                );
+            }
+        });
+    }
+
+    /// Whether the server watches a key of entries; `None` where nobody has asked for its bell.
+    pub(super) fn watched(&self, key: &str) -> Option<Arc<Watched>> {
+        let table = self.table();
+        table.by_key.get(key.as_bytes())?.watched.clone()
+    }
+
+    /// Asks the server to watch the keys whose time has come. Returns when the next one is due.
+    fn watch_due(&self, now: Instant) -> Option<Instant> {
+        let mut table = self.table();
+        let later = table.to_watch.split_off(&(now, u64::MAX));
+        let due = std::mem::replace(&mut table.to_watch, later);
+        for name in due.into_values() {
+            let Some(key) = table.by_key.get_mut(&name) else {
+                continue;
+            };
+            let Some(watched) = key.watched.clone() else {
+                continue;
+            };
+            key.is_queued = false;
+            if key.is_read() {
+                if watched.is_watched() {
+                    continue;
+                }
+                // Somebody has read it, and it has rung again since.
+                let at = key.rung + READ_WITHIN;
+                if at > now {
+                    key.is_queued = true;
+                    table.watch_at(at, &name);
+                    continue;
+                }
+            }
+            let slot = key.slot;
+            let Some(ear) = table.ear(slot) else {
+                table.by_key.get(&name).into_iter().for_each(Key::ring);
+                continue;
+            };
+            let (me, named, number) = (self.me.clone(), name.clone(), ear.number());
+            let told = watched.told();
+            // It may have changed before the server watched it.
+            let then = move |is_watched: bool| {
+                let told = is_watched.then_some(told);
+                me.upgrade()
+                    .is_some_and(|me| me.ring_again(&named, number, told))
+            };
+            ear.ask(Ask {
+                keys: vec![name],
+                then: Box::new(then),
+            });
+        }
+        table.to_watch.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Rings for a key that a connection was asked to watch. With `told` the server watches it since it had told
+    /// so often. Returns whether that connection still hears the key.
+    fn ring_again(&self, name: &[u8], number: u64, told: Option<u64>) -> bool {
+        let mut table = self.table();
+        let Some(slot) = table.by_key.get(name).map(|key| key.slot) else {
+            return false;
+        };
+        // Another connection has been asked to watch all keys, and rings then.
+        let is_heard = table.ear(slot).is_some_and(|ear| ear.number() == number);
+        let Some(key) = table.by_key.get_mut(name).filter(|_| is_heard) else {
+            return false;
+        };
+        let now = Instant::now();
+        key.asked = Some(now);
+        key.ring();
+        let Some(told) = told else {
+            return true;
+        };
+        let watched = key.watched.iter().inspect(|watched| watched.note(told));
+        let has_rung = watched.into_iter().any(|watched| !watched.is_watched());
+        if key.is_read() && has_rung && !key.is_queued {
+            // It has rung between the question and the answer.
+            key.rung = now;
+            key.is_queued = true;
+            self.watch_at(table, now + READ_WITHIN, name);
+        }
+        true
+    }
+
+    fn watch_at(&self, mut table: MutexGuard<'_, Table>, at: Instant, name: &[u8]) {
+        let is_first = table.watch_at(at, name);
+        drop(table);
+        if is_first {
+            self.more.notify_one();
+        }
     }
 
     /// Begins to listen, if nobody does yet, and waits until a server tells of changes to this bell's
@@ -203,11 +460,16 @@ impl Bells {
         if task.is_some_and(|task| !task.is_finished()) {
             return;
         }
-        let me = Arc::downgrade(self);
-        let (net, prefixes) = (self.net.clone(), self.keys.bell_prefixes());
+        let (me, net) = (Arc::downgrade(self), self.net.clone());
         let running = self.watch.supervise("the doorbell", move |_| {
-            let me: Weak<dyn Hears> = me.clone();
-            net.listen(prefixes.clone(), me)
+            let hears: Weak<dyn Hears> = me.clone();
+            let (listening, watching) = (net.listen(hears), watch_again(me.clone()));
+            async {
+                tokio::select! {
+                    () = listening => {}
+                    () = watching => {}
+                }
+            }
         });
         listening.task = Some(tokio::spawn(running));
     }
@@ -227,47 +489,70 @@ impl Bells {
 }
 
 impl Hears for Bells {
-    fn rang(&self, key: &[u8]) {
-        let table = self.table();
-        let Some(rung) = table.by_key.get(key) else {
+    fn rang(&self, name: &[u8]) {
+        let mut table = self.table();
+        let Some(key) = table.by_key.get(name) else {
             return;
         };
-        for (bell, ring) in rung {
-            if let Some(bell) = bell.upgrade() {
-                bell.ring(*ring);
-            }
+        let Some(watched) = &key.watched else {
+            return key.ring();
+        };
+        let was_watched = watched.is_watched();
+        watched.told.fetch_add(1, Ordering::AcqRel);
+        if table.ear(key.slot).is_none() {
+            // Who hears next asks for all keys.
+            return key.ring();
         }
+        let now = Instant::now();
+        let Some(key) = table.by_key.get_mut(name) else {
+            return;
+        };
+        let at = if key.is_read() {
+            key.ring();
+            if was_watched {
+                key.rung = now;
+            }
+            if std::mem::replace(&mut key.is_queued, true) {
+                return;
+            }
+            key.rung + READ_WITHIN
+        } else {
+            // Rings once the server watches it again.
+            let rested = key.asked.map(|at| at + BETWEEN_RINGS);
+            rested.map_or(now, |at| at.max(now))
+        };
+        self.watch_at(table, at, name);
     }
 
     fn heard_by(&self, connection: HeardBy) {
         let mut table = self.table();
         let before = table.groups.len();
-        let (mut heard, mut changed) = (true, false);
-        table.groups.retain(|_, listed| {
+        let mut changed = false;
+        table.groups.retain(|at, listed| {
             let Some(bell) = listed.bell.upgrade() else {
                 return false;
             };
-            let number = connection(listed.slot);
-            heard &= number != 0;
-            if number != listed.heard_by {
-                listed.heard_by = number;
-                bell.set_hears(number != 0);
-                changed = true;
+            match connection(listed.slot) {
+                Some(ear) if ear.number() != listed.heard_by => {
+                    self.begin_to_hear(at, listed, &ear);
+                }
+                None if listed.heard_by != 0 => {
+                    listed.heard_by = 0;
+                    bell.set_hears(false);
+                    changed = true;
+                }
+                _ => {}
             }
             true
         });
         table.connection = Some(connection);
         if table.groups.len() < before {
-            table.by_key.retain(|_, rung| {
-                rung.retain(|(bell, _)| bell.strong_count() > 0);
-                !rung.is_empty()
+            table.by_key.retain(|_, key| {
+                key.bells.retain(|bell| bell.strong_count() > 0);
+                !key.bells.is_empty()
             });
         }
-        let any = !table.groups.is_empty();
         drop(table);
-        if heard && any {
-            self.listening().refusal = None;
-        }
         if changed {
             self.changed.notify_waiters();
         }
@@ -293,6 +578,23 @@ impl Hears for Bells {
             }
         }
         self.changed.notify_waiters();
+    }
+}
+
+/// Asks the server to watch keys again when it is time, until nobody holds the bells.
+async fn watch_again(bells: Weak<Bells>) {
+    loop {
+        let Some(me) = bells.upgrade() else {
+            return;
+        };
+        let (next, more) = (me.watch_due(Instant::now()), Arc::clone(&me.more));
+        drop(me);
+        match next {
+            Some(at) => {
+                let _ = timeout_at(at, more.notified()).await;
+            }
+            None => more.notified().await,
+        }
     }
 }
 
@@ -343,7 +645,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::adapters::redis::net::Access;
+    use crate::adapters::redis::net::{Access, Questions};
     use crate::domain::Placement;
 
     #[test]
@@ -380,18 +682,157 @@ mod tests {
         assert!(Arc::ptr_eq(&held, &one.block_on(async { bell_of() })));
     }
 
+    fn bells() -> Arc<Bells> {
+        let net = Net::new("redis://127.0.0.1:1", &Access::default(), None).unwrap();
+        Bells::new(net, Keys::new(None, Placement::Spread))
+    }
+
+    fn at() -> GroupAt {
+        GroupAt::of(&"orders".parse().unwrap(), &"billing".parse().unwrap())
+    }
+
+    fn by(ear: &Ear) -> HeardBy {
+        let ear = ear.clone();
+        Box::new(move |_| Some(ear.clone()))
+    }
+
     #[tokio::test]
     async fn a_group_is_heard_again_after_a_refusal_by_another_node() {
-        let net = Net::new("redis://127.0.0.1:1", &Access::default(), None).unwrap();
-        let bells = Bells::new(net, Keys::new(None, Placement::Spread));
-        let at = GroupAt::of(&"orders".parse().unwrap(), &"billing".parse().unwrap());
-        let bell = bells.bell_of(&at);
-        let same_connection = || -> HeardBy { Box::new(|_| 7) };
-        bells.heard_by(same_connection());
+        let bells = bells();
+        let bell = bells.bell_of(&at());
+        let (ear, mut asked) = Ear::fake(7);
+        bells.heard_by(by(&ear));
+        assert!(!bell.hears(), "the server does not watch its keys yet");
+        (asked.next().unwrap().then)(true);
         assert!(bell.hears());
         bells.refused("NOPERM");
         assert!(!bell.hears() && bells.refusal().is_some());
-        bells.heard_by(same_connection());
+        bells.heard_by(by(&ear));
+        (asked.next().unwrap().then)(true);
         assert!(bell.hears() && bells.refusal().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_for_an_earlier_connection_counts_nothing() {
+        let bells = bells();
+        let bell = bells.bell_of(&at());
+        let [(one, mut of_one), (other, mut of_other)] = [7, 8].map(Ear::fake);
+        bells.heard_by(by(&one));
+        bells.heard_by(by(&other));
+        (of_one.next().unwrap().then)(true);
+        assert!(!bell.hears());
+        (of_other.next().unwrap().then)(true);
+        assert!(bell.hears());
+    }
+
+    /// Bells that a connection hears, the bell of a group, and what the connection is asked.
+    fn heard() -> (Arc<Bells>, Arc<Bell>, Questions) {
+        let bells = bells();
+        let bell = bells.bell_of(&at());
+        let (ear, mut asked) = Ear::fake(7);
+        bells.heard_by(by(&ear));
+        (asked.next().unwrap().then)(true);
+        (bells, bell, asked)
+    }
+
+    #[tokio::test]
+    async fn a_key_that_nobody_reads_is_watched_again_and_rings_then() {
+        let (bells, bell, mut asked) = heard();
+        let log = bells.keys.log(&at().partition);
+        let late = Instant::now() + READ_WITHIN * 3;
+        // A reader that looks in time lets the server watch it.
+        bells.rang(log.as_bytes());
+        let watched = bells.watched(&log).unwrap();
+        let told = watched.told();
+        bells.rang(log.as_bytes());
+        watched.note(told);
+        assert!(!watched.is_watched(), "it rang during the look");
+        watched.note(watched.told());
+        assert!(watched.is_watched());
+        assert_eq!(bells.watch_due(late), None);
+        assert!(asked.next().is_none());
+        let seen = bell.count(Ring::Entries);
+        bells.rang(log.as_bytes());
+        assert_eq!(bell.count(Ring::Entries), seen + 1);
+        assert!(
+            bells.watch_due(Instant::now()).is_some(),
+            "a reader has time"
+        );
+        assert!(asked.next().is_none());
+        for _ in 0..10 {
+            bells.rang(log.as_bytes());
+        }
+        bells.watch_due(late);
+        let ask = asked.next().unwrap();
+        assert_eq!(ask.keys, [log.clone().into_bytes()]);
+        assert!(asked.next().is_none(), "it is asked for once");
+        let seen = seen + 10;
+        (ask.then)(true);
+        assert_eq!(
+            bell.count(Ring::Entries),
+            seen + 2,
+            "it may have changed meanwhile"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_key_that_rang_during_an_outage_is_watched_again_after_later_rings_too() {
+        let (bells, bell, mut asked) = heard();
+        let log = bells.keys.log(&at().partition);
+        bells.rang(log.as_bytes());
+        bells.heard_by(Box::new(|_| None));
+        assert!(!bell.hears());
+        bells.watch_due(Instant::now() + READ_WITHIN * 2);
+        assert!(asked.next().is_none());
+        let (ear, mut asked) = Ear::fake(8);
+        bells.heard_by(by(&ear));
+        assert!((asked.next().unwrap().then)(true));
+        bells.rang(log.as_bytes());
+        bells.watch_due(Instant::now() + READ_WITHIN * 2);
+        let ask = asked.next().unwrap();
+        // It rings before the answer: the server watched it for another group, too.
+        bells.rang(log.as_bytes());
+        assert!((ask.then)(true));
+        bells.watch_due(Instant::now() + READ_WITHIN * 2);
+        assert!(asked.next().is_some(), "it is not watched yet");
+    }
+
+    #[tokio::test]
+    async fn a_question_that_cannot_be_answered_rings_while_its_connection_hears() {
+        let (bells, bell, mut asked) = heard();
+        let log = bells.keys.log(&at().partition);
+        bells.rang(log.as_bytes());
+        bells.watch_due(Instant::now() + READ_WITHIN * 2);
+        let ask = asked.next().unwrap();
+        let seen = bell.count(Ring::Entries);
+        assert!((ask.then)(false), "it is asked again");
+        assert_eq!(bell.count(Ring::Entries), seen + 1);
+        let (other, mut of_other) = Ear::fake(8);
+        bells.heard_by(by(&other));
+        assert!(!(ask.then)(false), "another connection hears it");
+        // A slot that moves for long is not heard.
+        let begins = of_other.next().unwrap();
+        assert!((begins.then)(false) && !bell.hears());
+        assert!((begins.then)(true) && bell.hears());
+    }
+
+    #[tokio::test]
+    async fn a_due_time_rings_when_its_key_is_watched_again_and_not_too_often() {
+        let (bells, bell, mut asked) = heard();
+        let retry = bells.keys.retry(&at());
+        let seen = bell.count(Ring::Due);
+        bells.rang(retry.as_bytes());
+        assert_eq!(bells.watch_due(Instant::now()), None, "asked at once");
+        assert_eq!(bell.count(Ring::Due), seen);
+        let before = Instant::now();
+        (asked.next().unwrap().then)(true);
+        assert_eq!(bell.count(Ring::Due), seen + 1);
+        bells.rang(retry.as_bytes());
+        let next = bells.watch_due(before).unwrap();
+        assert!(next >= before + BETWEEN_RINGS);
+        assert!(asked.next().is_none());
+        bells.watch_due(next);
+        (asked.next().unwrap().then)(true);
+        assert_eq!(bell.count(Ring::Due), seen + 2);
     }
 }

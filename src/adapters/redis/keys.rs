@@ -240,15 +240,6 @@ impl Keys {
         format!("{{{}}}:schema", self.namespace())
     }
 
-    /// What the keys of all topics begin with, and as few others as possible.
-    pub(super) fn bell_prefixes(&self) -> Vec<String> {
-        vec![match &self.namespace {
-            Some(namespace) if self.are_together() => format!("{{{namespace}}}:t:"),
-            Some(namespace) => format!("{{{namespace}:"),
-            None => "{".to_owned(),
-        }]
-    }
-
     /// The stream that health asks to write to. It never exists.
     pub(super) fn health(&self) -> String {
         format!("{{{}}}:health", self.namespace())
@@ -375,7 +366,6 @@ mod tests {
         for name in [keys.topics(), keys.schema(), keys.health(), session] {
             assert!(name.starts_with("{shop}:"), "{name}");
         }
-        assert_eq!(keys.bell_prefixes(), ["{shop}:t:"]);
     }
 
     #[test]

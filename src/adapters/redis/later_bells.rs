@@ -1,7 +1,7 @@
 //! The bells of messages for later: a message that is due soon rings at once, whichever process has set
 //! it.
 //!
-//! A reader on the shared connection hears every change of its topic. For the other readers one blocked
+//! A reader on the shared connection hears of the changes of its topic. For the other readers one blocked
 //! XREAD per slot waits for the streams in which `lua/lib/bell.lua` rings. It needs no right to listen,
 //! and a publish costs the server nothing more.
 

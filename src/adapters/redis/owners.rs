@@ -259,8 +259,13 @@ impl RedisAdapter {
         command.arg(&key).arg(format!("({after}")).arg("+");
         command.arg("COUNT").arg(max);
         let command = command.get_packed_command();
-        let answer = self.net.read("read", &key, &command).await;
-        let read = answer.and_then(|answer| {
+        let watched = self.bells().and_then(|bells| bells.watched(&key));
+        let told = watched.as_ref().map(|watched| watched.told());
+        let answer = self.net.read("read", &key, &command, 1).await;
+        if let (Ok((_, true)), Some(watched), Some(told)) = (&answer, watched, told) {
+            watched.note(told);
+        }
+        let read = answer.and_then(|(answer, _)| {
             let mut walk = Walk::new(answer);
             let entries = walk
                 .array()

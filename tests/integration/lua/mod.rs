@@ -426,3 +426,34 @@ fn schema() {
     assert_eq!(mark("finish", "b", "0002", "60000"), "lost");
     assert_eq!(mark("finish", "c", "0002", "60000"), "ok");
 }
+
+#[test]
+fn invalidate() {
+    let server = Server::start();
+    let (mut raw, mut reader) = (server.raw(), server.raw());
+    let script = script!("invalidate.lua");
+    let _: String = run(&mut reader, "CLIENT TRACKING ON");
+    let _: String = run(&mut raw, "XADD stream 1-1 a 1");
+    let _: i64 = run(&mut raw, "ZADD zset 1 a");
+    let _: i64 = run(&mut raw, "HSET hash a 1");
+    let _: String = run(&mut raw, "SET expires 1 EX 1000");
+    let watched = |raw: &mut Connection| {
+        let stats: String = run(raw, "INFO stats");
+        stats.contains("tracking_total_keys:1\r\n")
+    };
+    for (key, exists) in [("stream", 1), ("zset", 1), ("hash", 1), ("absent", 0)] {
+        let dump = format!("DUMP {key}");
+        let before: Value = run(&mut raw, &dump);
+        let _: i64 = run(&mut reader, &format!("EXISTS {key}"));
+        assert!(watched(&mut raw), "{key}");
+        let none: &[&str] = &[];
+        assert_eq!(call::<i64>(&mut raw, &script, &[key], none), exists);
+        assert!(!watched(&mut raw), "{key}");
+        assert_eq!(run::<Value>(&mut raw, &dump), before, "{key}");
+        let expires: i64 = run(&mut raw, &format!("PTTL {key}"));
+        assert_eq!(expires, exists - 2, "{key}");
+    }
+    let none: &[&str] = &[];
+    assert_eq!(call::<i64>(&mut raw, &script, &["expires"], none), 1);
+    assert!(run::<i64>(&mut raw, "PTTL expires") > 900_000);
+}

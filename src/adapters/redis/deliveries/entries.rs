@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::Cmd;
 
 use crate::adapters::redis::keys::Keys;
-use crate::adapters::redis::resp::{Broken, Walk, reply};
+use crate::adapters::redis::resp::{Broken, Head, Walk, reply};
 use crate::domain::whole_millis;
 use crate::store::{Attempts, DeliveryId, Fetched, GroupAt, Kind, Lane, Opening, Source};
 
@@ -92,9 +92,16 @@ impl Streams {
     pub(super) fn fetched(&self, reply: Bytes) -> Result<Vec<Fetched>, Broken> {
         let mut walk = Walk::new(reply);
         let mut fetched = Vec::new();
-        for _ in 0..walk.array()? {
-            pair(walk.array()?)?;
-            let Stream { number, lane, .. } = *self.stream(&walk.payload()?)?;
+        let mut left = walk.array()?;
+        while left > 0 {
+            // Version 2 of the protocol has an array of pairs here, version 3 a map.
+            let (key, values) = match walk.next()? {
+                Head::Array(2) => (walk.payload()?, 1),
+                Head::Bulk(key) => (key, 2),
+                _ => return Err(Broken::new("no stream where one was expected")),
+            };
+            left = left.saturating_sub(values);
+            let Stream { number, lane, .. } = *self.stream(&key)?;
             let entries = walk.array()?;
             fetched.reserve(entries.min(MAX_RESERVE));
             for _ in 0..entries {
@@ -112,9 +119,30 @@ impl Streams {
     }
 }
 
-fn pair(length: usize) -> Result<(), Broken> {
-    if length == 2 {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_as_pairs_or_as_a_map() {
+        let streams = Streams {
+            group: "billing".to_owned(),
+            consumer: "one".to_owned(),
+            streams: vec![Stream {
+                number: 3,
+                lane: Lane::Log,
+                key: "log".to_owned(),
+            }],
+        };
+        let fetched = |reply: &str| streams.fetched(Bytes::copy_from_slice(reply.as_bytes()));
+        let entry = "$3\r\nlog\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*2\r\n$4\r\njson\r\n$2\r\n{}\r\n";
+        let pairs = fetched(&format!("*1\r\n*2\r\n{entry}")).unwrap();
+        let map = fetched(&format!("%1\r\n{entry}")).unwrap();
+        assert_eq!((pairs.len(), map.len()), (1, 1));
+        assert_eq!((map[0].source, map[0].receipt), (3, pairs[0].receipt));
+        for nothing in ["*-1\r\n", "_\r\n", "*0\r\n", "%0\r\n"] {
+            assert!(fetched(nothing).unwrap().is_empty(), "{nothing:?}");
+        }
+        assert!(fetched("*1\r\n*3\r\n+a\r\n+b\r\n+c\r\n").is_err());
     }
-    Err(Broken::new("no pair where one was expected"))
 }

@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep_until};
 use super::courtesy::Courtesy;
 use super::entries::{Streams, key_of};
 use crate::adapters::redis::adapter::RedisAdapter;
-use crate::adapters::redis::bells::{Bells, SharedReaders};
+use crate::adapters::redis::bells::{Bells, SharedReaders, Watched};
 use crate::adapters::redis::net::{Net, error};
+use crate::adapters::redis::resp::pack;
 use crate::domain::{BoxFuture, Error, ErrorKind};
 use crate::store::{Bell, Fetched, GroupAt, Interrupt, Opened, Opening, Reader, Ring};
 
@@ -27,6 +28,12 @@ impl RedisAdapter {
         opening: &Opening,
     ) -> Option<Opened> {
         let bells = self.bells()?;
+        // The server is asked about all groups before the first answer is waited for.
+        let groups = opening.sources.iter().map(|source| GroupAt {
+            partition: source.partition.clone(),
+            group: opening.group.clone(),
+        });
+        let _asked: Vec<Arc<Bell>> = groups.map(|at| bells.bell_of(&at)).collect();
         let mut parts: Vec<Part> = Vec::new();
         for (number, source) in (0..).zip(&opening.sources) {
             let at = GroupAt {
@@ -48,12 +55,15 @@ impl RedisAdapter {
                     parts.push(Part {
                         at,
                         streams,
+                        keys: Vec::new(),
                         bell,
                         seen,
                     });
                     parts.last_mut()?
                 }
             };
+            part.keys
+                .extend(bells.watched(&key).map(|watched| (key.clone(), watched)));
             part.streams.push(number, source.lane, key);
         }
         let bell = match &parts[..] {
@@ -86,6 +96,8 @@ impl RedisAdapter {
 struct Part {
     at: GroupAt,
     streams: Streams,
+    /// The keys of the streams, and whether the server watches them.
+    keys: Vec<(String, Arc<Watched>)>,
     bell: Arc<Bell>,
     /// The count of rings before the last read that found all that there was.
     seen: u64,
@@ -99,10 +111,36 @@ impl Part {
 
     async fn read(&mut self, net: &Net, max: usize) -> Result<Vec<Fetched>, Error> {
         let rings = self.bell.count(Ring::Entries);
-        let command = self.streams.command(max, Duration::ZERO);
-        let command = command.get_packed_command();
-        let reply = net.read("read", self.streams.first_key(), &command).await;
-        let fetched = reply.and_then(|reply| {
+        let read = self
+            .streams
+            .command(max, Duration::ZERO)
+            .get_packed_command();
+        // Lets the server tell of the next change of those that it does not watch.
+        let unwatched = self
+            .keys
+            .iter()
+            .filter(|(_, watched)| !watched.is_watched());
+        let unwatched: Vec<_> = unwatched
+            .map(|(key, watched)| (key.as_bytes(), watched, watched.told()))
+            .collect();
+        let (packed, commands) = match &unwatched[..] {
+            [] => (read, 1),
+            unwatched => {
+                let keys = unwatched.iter().map(|(key, ..)| *key);
+                let parts: Vec<&[u8]> = std::iter::once(&b"EXISTS"[..]).chain(keys).collect();
+                let mut packed = Vec::new();
+                pack(&mut packed, &parts);
+                packed.extend_from_slice(&read);
+                (packed, 2)
+            }
+        };
+        let key = self.streams.first_key();
+        let reply = net.read("read", key, &packed, commands).await;
+        if let Ok((_, true)) = reply {
+            let watched = unwatched.iter();
+            watched.for_each(|(_, watched, told)| watched.note(*told));
+        }
+        let fetched = reply.and_then(|(reply, _)| {
             let fetched = self.streams.fetched(reply);
             fetched.map_err(|broken| error::sent("read", broken.into()))
         });

@@ -14,6 +14,7 @@ mod redirect;
 mod routing;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -44,6 +45,9 @@ pub(crate) use connections::url::address_of;
 pub(super) use denial::missing_right;
 pub(super) use numbers::{Numbers, REMEMBERED, REPEATED_FOR};
 pub(super) use routing::bell::{HeardBy, Hears};
+#[cfg(test)]
+pub(super) use routing::ear::Questions;
+pub(super) use routing::ear::{Ask, Ear};
 pub(super) use routing::reader::{ReadFailure, ReaderConnection, Unblock};
 pub(super) use routing::slots::of as slot_of;
 
@@ -108,13 +112,14 @@ impl Primary {
 
 /// A link of a node.
 #[derive(Clone, Copy)]
-enum Kind {
+enum Kind<'a> {
     Publisher,
     /// The publisher's link, for a question that a server must answer now.
     Impatient,
     Looker,
-    /// The link that subscriptions share for reads.
-    Reader,
+    /// The connection that subscriptions share for reads. Tells whether the server watches the keys of the last
+    /// try.
+    Reader(&'a AtomicBool),
 }
 
 impl Net {
@@ -279,31 +284,36 @@ impl Net {
             .await
     }
 
-    /// Sends one packed read on the link that subscriptions share. The read must not block.
+    /// Sends packed reads on the connection that subscriptions share, and returns the reply to the last one. None may
+    /// block.
+    ///
+    /// Where the doorbell hears the node, the server watches the keys of those commands that only read: the
+    /// second value says so.
     pub(super) async fn read(
         &self,
         operation: &'static str,
         key: &str,
         packed: &[u8],
-    ) -> Result<Bytes, Error> {
+        commands: usize,
+    ) -> Result<(Bytes, bool), Error> {
         self.nodes.ready(operation).await?;
         let node = self.nodes.owner(self.nodes.slot(key));
         // The semaphore is never closed.
         let _turn = node.reads.acquire().await;
-        let replies = self.send(operation, key, || packed.to_vec(), 1, Kind::Reader);
+        let is_watched = AtomicBool::new(false);
+        let kind = Kind::Reader(&is_watched);
+        let replies = self.send(operation, key, || packed.to_vec(), commands, kind);
+        let mut replies = replies.await?;
+        let are_done = replies.iter().all(Result::is_ok);
         let missing = || Err(reply::unexpected("no reply"));
-        let reply = replies.await?.pop().unwrap_or_else(missing);
-        reply.map_err(|e| error::sent(operation, e))
+        let reply = replies.pop().unwrap_or_else(missing);
+        let reply = reply.map_err(|e| error::sent(operation, e))?;
+        Ok((reply, are_done && is_watched.into_inner()))
     }
 
-    /// Listens for changes of keys that begin with one of the prefixes, until nobody hears. Prefixes
-    /// must not overlap.
-    pub(super) fn listen(
-        &self,
-        prefixes: Vec<String>,
-        hears: Weak<dyn Hears>,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        routing::bell::listen(Arc::clone(&self.nodes), prefixes, hears)
+    /// Listens for changes of keys, until nobody hears.
+    pub(super) fn listen(&self, hears: Weak<dyn Hears>) -> impl Future<Output = ()> + Send + use<> {
+        routing::bell::listen(Arc::clone(&self.nodes), hears)
     }
 
     /// Sends packed commands on a link, and again while one of them was certainly not done. The
@@ -314,12 +324,12 @@ impl Net {
         key: &str,
         pack: impl Fn() -> Vec<u8>,
         commands: usize,
-        kind: Kind,
+        kind: Kind<'_>,
     ) -> Result<Replies, Error> {
         let nodes = &*self.nodes;
         let limit = match kind {
             Kind::Publisher => PUBLISH_LIMIT,
-            Kind::Looker | Kind::Impatient | Kind::Reader => CALL_LIMIT,
+            Kind::Looker | Kind::Impatient | Kind::Reader(_) => CALL_LIMIT,
         };
         let mut attempts = Attempts::new(nodes.slot(key), limit);
         loop {
@@ -329,16 +339,26 @@ impl Net {
             } else {
                 (pack(), 1)
             };
-            let link = match kind {
-                Kind::Publisher | Kind::Impatient => &node.publisher,
-                Kind::Looker => &node.looker,
-                Kind::Reader => &node.reader,
+            let count = step * commands;
+            let answer = match kind {
+                Kind::Publisher | Kind::Impatient => node.publisher.send(packed, count).await,
+                Kind::Looker => node.looker.send(packed, count).await,
+                Kind::Reader(is_watched) => {
+                    let (answer, is_heard) = node.read(packed, count).await;
+                    // A node that only takes a slot over is not the one to tell of its keys.
+                    is_watched.store(is_heard && !asking, Ordering::Relaxed);
+                    answer
+                }
             };
-            let answer = link.send(packed, step * commands).await;
             let answer = answer.map(|replies| -> Replies {
                 replies.into_iter().skip(step - 1).step_by(step).collect()
             });
             let reason = match &answer {
+                // What a read has brought must not be lost because a question before it was not answered.
+                Ok(replies) if matches!(kind, Kind::Reader(_)) => {
+                    let last = replies.last().and_then(|last| last.as_ref().err());
+                    last.and_then(undone)
+                }
                 Ok(replies) => replies.iter().find_map(|one| undone(one.as_ref().err()?)),
                 Err(commands::Failure::NotSent(_, cause)) if cause.is_passing() => {
                     Some(Undone::Unreachable)

@@ -226,6 +226,7 @@ scripts! {
     group_remove = "group_remove.lua" on "lib/groups.lua", keys 18, args 3, item 0;
     group_reset = "group_reset.lua" on "lib/groups.lua", keys 4, args 4, item 0;
     group_status = "group_status.lua" on "lib/groups.lua", keys 5, args 3, item 0, reads;
+    invalidate = "invalidate.lua", keys 1, args 0, item 0;
     kv_cas = "kv_cas.lua", keys 1, args 4, item 0;
     later_cancel = "later_cancel.lua" on "lib/types.lua", keys 2, args 0, item 1;
     later_promote = "later_promote.lua" on "lib/later.lua", keys 3, args 1, item 0;

@@ -4,6 +4,7 @@ mod ask;
 pub(super) mod attempts;
 pub(super) mod bell;
 mod durable;
+pub(super) mod ear;
 mod gate;
 pub(super) mod node;
 pub(super) mod nodes;

@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::runtime;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::durable::Durable;
-use crate::adapters::redis::net::commands::TakesBack;
+use super::ear::Ear;
+use crate::adapters::redis::net::commands::{Answer, Failure, TakesBack};
 use crate::adapters::redis::net::connections::link::Link;
 use crate::adapters::redis::net::connections::natives::Natives;
 use crate::adapters::redis::net::connections::pool::Pool;
@@ -31,9 +33,12 @@ pub(in crate::adapters::redis::net) struct Node {
     pub(in crate::adapters::redis::net) natives: Arc<Natives>,
     /// Reads for operators, whose long replies must not delay the publisher.
     pub(in crate::adapters::redis::net) looker: Link,
-    /// Carries the reads of subscriptions that share a connection. None of them blocks.
-    pub(in crate::adapters::redis::net) reader: Link,
-    /// One for each read that may be under way on it. The waiting reads take turns.
+    /// Carries the reads of subscriptions that share a connection, while no doorbell hears this node. None of
+    /// them blocks.
+    reader: Link,
+    /// The connection that carries them otherwise, of each runtime.
+    ears: Mutex<Vec<(runtime::Id, Ear)>>,
+    /// One for each of these reads that may be under way. The waiting ones take turns.
     pub(in crate::adapters::redis::net) reads: Semaphore,
     /// Publishes that wait until they are durable, which must not delay the others.
     pub(in crate::adapters::redis::net) durable: Durable,
@@ -60,6 +65,7 @@ impl Node {
             looker: link("redstart:look"),
             durable: Durable::new(link("redstart:durable").asking(&natives)),
             reader: link("redstart:read"),
+            ears: Mutex::default(),
             reads: Semaphore::new(READS),
             natives,
             left,
@@ -70,6 +76,45 @@ impl Node {
 
     pub(in crate::adapters::redis::net) fn address(&self) -> &Arc<str> {
         self.server.address()
+    }
+
+    /// Sends packed reads on the connection of the current runtime's doorbell, if it hears this node. Returns
+    /// the answer and whether that connection has carried them.
+    pub(in crate::adapters::redis::net) async fn read(
+        &self,
+        packed: Vec<u8>,
+        count: usize,
+    ) -> (Answer, bool) {
+        if let Some(ear) = self.ear() {
+            match ear.send(packed.clone(), count).await {
+                // It has ended just now.
+                Err(Failure::NotSent(..)) => {}
+                answer => return (answer, true),
+            }
+        }
+        (self.reader.send(packed, count).await, false)
+    }
+
+    /// The doorbell's connection of the current runtime to this node, while it hears.
+    fn ear(&self) -> Option<Ear> {
+        let here = runtime::Handle::try_current().ok()?.id();
+        let ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, ear) = ears.iter().find(|(id, _)| *id == here)?;
+        Some(ear.clone())
+    }
+
+    /// Sets that connection.
+    pub(super) fn set_ear(&self, ear: &Ear) {
+        let here = runtime::Handle::current().id();
+        let mut ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
+        ears.retain(|(id, _)| *id != here);
+        ears.push((here, ear.clone()));
+    }
+
+    /// Takes a connection away that has ended.
+    pub(super) fn remove_ear(&self, ear: &Ear) {
+        let mut ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
+        ears.retain(|(_, known)| !known.is(ear));
     }
 
     /// Ends the reads at a node that serves nothing any more. It may be out of reach and never say so.

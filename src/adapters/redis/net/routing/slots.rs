@@ -37,6 +37,15 @@ pub(in crate::adapters::redis::net) struct SlotMap<N> {
     owners: Vec<u16>,
 }
 
+impl<N> Clone for SlotMap<N> {
+    fn clone(&self) -> Self {
+        Self {
+            nodes: self.nodes.clone(),
+            owners: self.owners.clone(),
+        }
+    }
+}
+
 /// Stands for a slot that no node serves.
 const NOBODY: u16 = u16::MAX;
 
