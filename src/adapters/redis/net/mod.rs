@@ -44,10 +44,9 @@ pub use connections::tls::TlsSettings;
 pub(crate) use connections::url::address_of;
 pub(super) use denial::missing_right;
 pub(super) use numbers::{Numbers, REMEMBERED, REPEATED_FOR};
-pub(super) use routing::bell::{HeardBy, Hears};
 #[cfg(test)]
 pub(super) use routing::ear::Questions;
-pub(super) use routing::ear::{Ask, Ear};
+pub(super) use routing::ear::{Ask, Ear, HeardBy, Hears};
 pub(super) use routing::reader::{ReadFailure, ReaderConnection, Unblock};
 pub(super) use routing::slots::of as slot_of;
 

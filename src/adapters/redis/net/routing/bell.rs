@@ -7,7 +7,6 @@
 //! The connection speaks version 3 of the protocol, so the names and the replies come on one connection, and
 //! either of them shows that it lives. A process that stands still costs the server one notice for each key.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -17,7 +16,8 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::ear::{Ear, Notes, Patience, attend_socket};
+use super::conversation::{Notes, Patience, attend_socket};
+use super::ear::{Ear, Hears};
 use super::node::Node;
 use super::nodes::Nodes;
 use crate::adapters::redis::net::connections::socket::{Socket, within};
@@ -43,24 +43,6 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const LASTING: Duration = Duration::from_secs(1);
 /// The pause after the server has refused.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
-
-/// The connection that hears the keys of a slot; `None` while none does.
-pub(in crate::adapters::redis) type HeardBy = Box<dyn Fn(u16) -> Option<Ear> + Send + Sync>;
-
-/// Hears the doorbell.
-pub(in crate::adapters::redis) trait Hears:
-    fmt::Debug + Send + Sync
-{
-    /// A key may have changed. The server does not watch it any more.
-    fn rang(&self, key: &[u8]);
-
-    /// Which connection hears the keys of each slot from now on. Where it has another number than before,
-    /// every key of the slot may have changed, and the server watches none of them.
-    fn heard_by(&self, connection: HeardBy);
-
-    /// A server does not let this client listen.
-    fn refused(&self, cause: &str);
-}
 
 /// The number of the last connection of this process. A task that starts again must not use the numbers
 /// of an earlier one.

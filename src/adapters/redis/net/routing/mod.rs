@@ -3,6 +3,7 @@
 mod ask;
 pub(super) mod attempts;
 pub(super) mod bell;
+mod conversation;
 mod durable;
 pub(super) mod ear;
 mod gate;

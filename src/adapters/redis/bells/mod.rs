@@ -1,8 +1,10 @@
 //! The bells of the groups that one runtime reads, and the keys that ring them.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+mod looks;
+mod table;
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -18,26 +20,17 @@ use super::scripts;
 use crate::api::supervise::{Watch, log};
 use crate::domain::{Error, ErrorKind};
 use crate::store::{Bell, GroupAt, Partition, Ring};
+use looks::Readers;
+use table::{BETWEEN_RINGS, Key, Listed, READ_WITHIN, Table};
 
-/// How long after a ring of entries a reader has read them, as a rule: then the server watches their key again.
-const READ_WITHIN: Duration = Duration::from_secs(1);
-/// The shortest time between two rings of a key that nobody reads for its entries.
-const BETWEEN_RINGS: Duration = Duration::from_millis(20);
 /// The server remembers for each key which connections have read it, also ended ones, until the key changes. So
 /// who begins to hear a key invalidates it in one of so many cases: it then remembers about as many ended ones.
 const INVALIDATE_ONE_IN: usize = 64;
 /// How long a reader waits for the server to say whether it tells of changes. After that it reads
 /// as if the connection were broken.
 const DECIDED_WITHIN: Duration = Duration::from_secs(2);
-/// How often a reader looks although nothing has rung.
-const LOOK_EVERY: Duration = Duration::from_secs(50);
-/// The bound where a container has very many readers. Consumers that are silent for longer than
-/// `Topics::LIVE_WITHIN` count as dead.
-const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(100);
-/// The time between the looks of two readers, where they have enough.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(9);
-/// Looks that are due in the same span of this length are sent together: one wake-up then serves many.
-const LOOK_TOGETHER: Duration = Duration::from_millis(250);
+pub(super) use looks::SharedReaders;
+pub(super) use table::Watched;
 
 /// The bells of each runtime. A runtime that stands still rings nobody, so each has its own.
 #[derive(Debug, Default)]
@@ -70,103 +63,6 @@ pub(super) struct Bells {
     readers: Arc<Readers>,
     later: LaterBells,
     watch: Watch,
-}
-
-#[derive(Default)]
-struct Table {
-    groups: HashMap<GroupAt, Listed>,
-    by_key: HashMap<Vec<u8>, Key>,
-    /// Which connection hears a slot, as last told.
-    connection: Option<HeardBy>,
-    /// The keys that the server is asked to watch again, by the time of the question. The number tells keys
-    /// of one time apart.
-    to_watch: BTreeMap<(Instant, u64), Vec<u8>>,
-    last: u64,
-}
-
-/// A key of groups.
-struct Key {
-    bells: Vec<Weak<Bell>>,
-    ring: Ring,
-    slot: u16,
-    /// `None` for a key that somebody else tells of.
-    watched: Option<Arc<Watched>>,
-    /// The time of the first ring since the server last watched it.
-    rung: Instant,
-    /// Whether a key that is read waits for its time to be watched again.
-    is_queued: bool,
-    /// When it last rang after the server was asked to watch it.
-    asked: Option<Instant>,
-}
-
-/// Whether the server watches a key.
-#[derive(Debug, Default)]
-pub(super) struct Watched {
-    /// How often the server has told of a change.
-    told: AtomicU64,
-    /// How often it had when it last began to watch the key.
-    told_before: AtomicU64,
-}
-
-impl Watched {
-    /// Read this before a read that lets the server watch the key.
-    pub(super) fn told(&self) -> u64 {
-        self.told.load(Ordering::Acquire)
-    }
-
-    pub(super) fn is_watched(&self) -> bool {
-        self.told() == self.told_before.load(Ordering::Acquire)
-    }
-
-    /// Notes that the server watches the key since it had told so often.
-    pub(super) fn note(&self, told: u64) {
-        self.told_before.fetch_max(told, Ordering::AcqRel);
-    }
-}
-
-impl Key {
-    /// Whether readers look at it after a ring, which lets the server watch it again.
-    fn is_read(&self) -> bool {
-        matches!(self.ring, Ring::Entries | Ring::Redeliveries)
-    }
-
-    fn ring(&self) {
-        for bell in self.bells.iter().filter_map(Weak::upgrade) {
-            bell.ring(self.ring);
-        }
-    }
-}
-
-impl Table {
-    fn ear(&self, slot: u16) -> Option<Ear> {
-        self.connection.as_ref().and_then(|of| of(slot))
-    }
-
-    /// Returns whether no key is due earlier.
-    fn watch_at(&mut self, at: Instant, key: &[u8]) -> bool {
-        self.last += 1;
-        self.to_watch.insert((at, self.last), key.to_vec());
-        let first = self.to_watch.first_key_value();
-        first.is_some_and(|((_, number), _)| *number == self.last)
-    }
-}
-
-impl fmt::Debug for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table")
-            .field("groups", &self.groups.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// A group's bell.
-#[derive(Debug)]
-struct Listed {
-    bell: Weak<Bell>,
-    slot: u16,
-    keys: Vec<Vec<u8>>,
-    /// The number of the connection that hears its keys or was asked to, or 0.
-    heard_by: u64,
 }
 
 #[derive(Debug, Default)]
@@ -483,8 +379,7 @@ impl Bells {
 
     /// Counts a reader on the shared connection.
     pub(super) fn enter_reader(&self) -> SharedReaders {
-        self.readers.count.fetch_add(1, Ordering::Relaxed);
-        SharedReaders(Arc::clone(&self.readers))
+        SharedReaders::enter(&self.readers)
     }
 }
 
@@ -598,71 +493,11 @@ async fn watch_again(bells: Weak<Bells>) {
     }
 }
 
-/// The readers on the shared connection.
-#[derive(Debug)]
-struct Readers {
-    count: AtomicUsize,
-    began: Instant,
-}
-
-impl Default for Readers {
-    fn default() -> Self {
-        Self {
-            count: AtomicUsize::new(0),
-            began: Instant::now(),
-        }
-    }
-}
-
-/// One of the readers on the shared connection. Dropping it takes it out.
-#[derive(Debug)]
-pub(super) struct SharedReaders(Arc<Readers>);
-
-impl SharedReaders {
-    /// When a reader looks that has looked, although nothing has rung. The rate of looks is bounded,
-    /// however many readers there are.
-    pub(super) fn next_look(&self, looked: Instant) -> Instant {
-        let readers = self.0.count.load(Ordering::Relaxed);
-        let readers = u32::try_from(readers).unwrap_or(u32::MAX);
-        let pause = BETWEEN_LOOKS.saturating_mul(readers);
-        let pause = pause.clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY);
-        // Spread out, because all readers look at the beginning.
-        let at = looked + pause.mul_f64(0.75 + fastrand::f64() / 4.0);
-        let since = at.saturating_duration_since(self.0.began).as_millis();
-        let spans = since.div_ceil(LOOK_TOGETHER.as_millis());
-        self.0.began + LOOK_TOGETHER.saturating_mul(u32::try_from(spans).unwrap_or(u32::MAX))
-    }
-}
-
-impl Drop for SharedReaders {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::adapters::redis::net::{Access, Questions};
     use crate::domain::Placement;
-
-    #[test]
-    fn looks_of_many_readers_come_together_and_spread_over_the_pause() {
-        let readers = Arc::<Readers>::default();
-        readers.count.store(10_000, Ordering::Relaxed);
-        let one_of = SharedReaders(Arc::clone(&readers));
-        let looked = readers.began + Duration::from_secs(7);
-        let looks: BTreeSet<Duration> = (0..10_000)
-            .map(|_| one_of.next_look(looked) - looked)
-            .collect();
-        let (first, last) = (looks.first().unwrap(), looks.last().unwrap());
-        assert!(*first >= LOOK_EVERY && *last <= LOOK_AT_LEAST_EVERY);
-        // 67 to 90 seconds in spans of a quarter of a second.
-        assert!(looks.len() <= 101, "{} moments", looks.len());
-        assert!(looks.len() > 80, "{} moments", looks.len());
-    }
 
     #[test]
     fn another_runtime_takes_no_bell_from_its_holder() {
