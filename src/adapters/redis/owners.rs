@@ -411,8 +411,7 @@ impl Owners for RedisAdapter {
             let Some(bells) = self.bells() else {
                 return Ok(false);
             };
-            let bell = bells.bell_of(at);
-            Ok(bells.listen(&bell).await)
+            Ok(bells.listen(&[bells.bell_of(at)]).await)
         })
     }
 

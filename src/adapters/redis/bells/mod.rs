@@ -4,7 +4,6 @@ mod looks;
 mod table;
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -21,10 +20,10 @@ use crate::api::supervise::{Watch, log};
 use crate::domain::{Error, ErrorKind};
 use crate::store::{Bell, GroupAt, Partition, Ring};
 use looks::Readers;
-use table::{BETWEEN_RINGS, Key, Listed, READ_WITHIN, Table};
+use table::{Due, Listed, Table};
 
-/// The server remembers for each key which connections have read it, also ended ones, until the key changes. So
-/// who begins to hear a key invalidates it in one of so many cases: it then remembers about as many ended ones.
+/// Until a key changes, the server remembers the connections that have read it, also ended ones. Each connection
+/// that begins to watch a key makes it change with this chance, so the server remembers about as many.
 const INVALIDATE_ONE_IN: usize = 64;
 /// How long a reader waits for the server to say whether it tells of changes. After that it reads
 /// as if the connection were broken.
@@ -143,17 +142,7 @@ impl Bells {
             heard_by: 0,
         };
         for (key, ring, is_watched) in rings.into_iter().chain([(later_bell, Ring::Due, false)]) {
-            let key = table.by_key.entry(key).or_insert_with(|| Key {
-                bells: Vec::new(),
-                ring,
-                slot,
-                watched: is_watched.then(Arc::default),
-                rung: Instant::now(),
-                is_queued: false,
-                asked: None,
-            });
-            key.bells.retain(|bell| bell.strong_count() > 0);
-            key.bells.push(Arc::downgrade(&bell));
+            table.add(key, slot, (ring, is_watched), &bell);
         }
         if let Some(ear) = table.ear(slot) {
             self.begin_to_hear(at, &mut listed, &ear);
@@ -180,8 +169,7 @@ impl Bells {
             };
             if is_watched {
                 // The server's notices before this answer have come before it.
-                let keys = listed.keys.iter().filter_map(|key| table.by_key.get(key));
-                let watched = keys.filter_map(|key| key.watched.as_ref());
+                let watched = listed.keys.iter().filter_map(|key| table.watched(key));
                 watched.for_each(|watched| watched.note(watched.told()));
             }
             if is_watched || bell.hears() {
@@ -237,42 +225,14 @@ impl Bells {
 
     /// Whether the server watches a key of entries; `None` where nobody has asked for its bell.
     pub(super) fn watched(&self, key: &str) -> Option<Arc<Watched>> {
-        let table = self.table();
-        table.by_key.get(key.as_bytes())?.watched.clone()
+        self.table().watched(key.as_bytes()).cloned()
     }
 
     /// Asks the server to watch the keys whose time has come. Returns when the next one is due.
     fn watch_due(&self, now: Instant) -> Option<Instant> {
         let mut table = self.table();
-        let later = table.to_watch.split_off(&(now, u64::MAX));
-        let due = std::mem::replace(&mut table.to_watch, later);
-        for name in due.into_values() {
-            let Some(key) = table.by_key.get_mut(&name) else {
-                continue;
-            };
-            let Some(watched) = key.watched.clone() else {
-                continue;
-            };
-            key.is_queued = false;
-            if key.is_read() {
-                if watched.is_watched() {
-                    continue;
-                }
-                // Somebody has read it, and it has rung again since.
-                let at = key.rung + READ_WITHIN;
-                if at > now {
-                    key.is_queued = true;
-                    table.watch_at(at, &name);
-                    continue;
-                }
-            }
-            let slot = key.slot;
-            let Some(ear) = table.ear(slot) else {
-                table.by_key.get(&name).into_iter().for_each(Key::ring);
-                continue;
-            };
+        for Due { name, ear, told } in table.take_due(now) {
             let (me, named, number) = (self.me.clone(), name.clone(), ear.number());
-            let told = watched.told();
             // It may have changed before the server watched it.
             let then = move |is_watched: bool| {
                 let told = is_watched.then_some(told);
@@ -284,54 +244,31 @@ impl Bells {
                 then: Box::new(then),
             });
         }
-        table.to_watch.first_key_value().map(|((at, _), _)| *at)
+        table.next_due()
     }
 
-    /// Rings for a key that a connection was asked to watch. With `told` the server watches it since it had told
-    /// so often. Returns whether that connection still hears the key.
+    /// Rings for a key that a connection was asked to watch. Returns whether that connection still hears it.
     fn ring_again(&self, name: &[u8], number: u64, told: Option<u64>) -> bool {
-        let mut table = self.table();
-        let Some(slot) = table.by_key.get(name).map(|key| key.slot) else {
-            return false;
-        };
-        // Another connection has been asked to watch all keys, and rings then.
-        let is_heard = table.ear(slot).is_some_and(|ear| ear.number() == number);
-        let Some(key) = table.by_key.get_mut(name).filter(|_| is_heard) else {
-            return false;
-        };
-        let now = Instant::now();
-        key.asked = Some(now);
-        key.ring();
-        let Some(told) = told else {
-            return true;
-        };
-        let watched = key.watched.iter().inspect(|watched| watched.note(told));
-        let has_rung = watched.into_iter().any(|watched| !watched.is_watched());
-        if key.is_read() && has_rung && !key.is_queued {
-            // It has rung between the question and the answer.
-            key.rung = now;
-            key.is_queued = true;
-            self.watch_at(table, now + READ_WITHIN, name);
-        }
-        true
+        let rung = self.table().ring_again(name, number, told, Instant::now());
+        self.wake_if(rung == Some(true));
+        rung.is_some()
     }
 
-    fn watch_at(&self, mut table: MutexGuard<'_, Table>, at: Instant, name: &[u8]) {
-        let is_first = table.watch_at(at, name);
-        drop(table);
+    /// Wakes the task that asks the server to watch keys, if a key is due before it would wake.
+    fn wake_if(&self, is_first: bool) {
         if is_first {
             self.more.notify_one();
         }
     }
 
-    /// Begins to listen, if nobody does yet, and waits until a server tells of changes to this bell's
-    /// group. Returns false where it refuses to.
-    pub(super) async fn listen(self: &Arc<Self>, bell: &Bell) -> bool {
+    /// Begins to listen, if nobody does yet, and waits until the servers tell of changes to the groups of these
+    /// bells. Returns false where a server refuses to.
+    pub(super) async fn listen(self: &Arc<Self>, bells: &[Arc<Bell>]) -> bool {
         self.begin();
         let decided = async {
             loop {
                 let changed = self.changed.notified();
-                if bell.hears() || self.listening().refusal.is_some() {
+                if bells.iter().all(|bell| bell.hears()) || self.listening().refusal.is_some() {
                     return;
                 }
                 changed.await;
@@ -385,38 +322,8 @@ impl Bells {
 
 impl Hears for Bells {
     fn rang(&self, name: &[u8]) {
-        let mut table = self.table();
-        let Some(key) = table.by_key.get(name) else {
-            return;
-        };
-        let Some(watched) = &key.watched else {
-            return key.ring();
-        };
-        let was_watched = watched.is_watched();
-        watched.told.fetch_add(1, Ordering::AcqRel);
-        if table.ear(key.slot).is_none() {
-            // Who hears next asks for all keys.
-            return key.ring();
-        }
-        let now = Instant::now();
-        let Some(key) = table.by_key.get_mut(name) else {
-            return;
-        };
-        let at = if key.is_read() {
-            key.ring();
-            if was_watched {
-                key.rung = now;
-            }
-            if std::mem::replace(&mut key.is_queued, true) {
-                return;
-            }
-            key.rung + READ_WITHIN
-        } else {
-            // Rings once the server watches it again.
-            let rested = key.asked.map(|at| at + BETWEEN_RINGS);
-            rested.map_or(now, |at| at.max(now))
-        };
-        self.watch_at(table, at, name);
+        let is_first = self.table().rang(name, Instant::now());
+        self.wake_if(is_first);
     }
 
     fn heard_by(&self, connection: HeardBy) {
@@ -442,10 +349,7 @@ impl Hears for Bells {
         });
         table.connection = Some(connection);
         if table.groups.len() < before {
-            table.by_key.retain(|_, key| {
-                key.bells.retain(|bell| bell.strong_count() > 0);
-                !key.bells.is_empty()
-            });
+            table.remove_unused();
         }
         drop(table);
         if changed {
@@ -495,6 +399,7 @@ async fn watch_again(bells: Weak<Bells>) {
 
 #[cfg(test)]
 mod tests {
+    use super::table::{BETWEEN_RINGS, READ_WITHIN};
     use super::*;
     use crate::adapters::redis::net::{Access, Questions};
     use crate::domain::Placement;
@@ -574,7 +479,6 @@ mod tests {
     async fn a_key_that_nobody_reads_is_watched_again_and_rings_then() {
         let (bells, bell, mut asked) = heard();
         let log = bells.keys.log(&at().partition);
-        let late = Instant::now() + READ_WITHIN * 3;
         // A reader that looks in time lets the server watch it.
         bells.rang(log.as_bytes());
         let watched = bells.watched(&log).unwrap();
@@ -584,20 +488,17 @@ mod tests {
         assert!(!watched.is_watched(), "it rang during the look");
         watched.note(watched.told());
         assert!(watched.is_watched());
-        assert_eq!(bells.watch_due(late), None);
+        assert_eq!(bells.watch_due(Instant::now() + READ_WITHIN), None);
         assert!(asked.next().is_none());
-        let seen = bell.count(Ring::Entries);
+        let (seen, before) = (bell.count(Ring::Entries), Instant::now());
         bells.rang(log.as_bytes());
         assert_eq!(bell.count(Ring::Entries), seen + 1);
-        assert!(
-            bells.watch_due(Instant::now()).is_some(),
-            "a reader has time"
-        );
+        assert!(bells.watch_due(before).is_some(), "a reader has time");
         assert!(asked.next().is_none());
         for _ in 0..10 {
             bells.rang(log.as_bytes());
         }
-        bells.watch_due(late);
+        bells.watch_due(Instant::now() + READ_WITHIN);
         let ask = asked.next().unwrap();
         assert_eq!(ask.keys, [log.clone().into_bytes()]);
         assert!(asked.next().is_none(), "it is asked for once");

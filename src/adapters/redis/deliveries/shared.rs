@@ -28,12 +28,6 @@ impl RedisAdapter {
         opening: &Opening,
     ) -> Option<Opened> {
         let bells = self.bells()?;
-        // The server is asked about all groups before the first answer is waited for.
-        let groups = opening.sources.iter().map(|source| GroupAt {
-            partition: source.partition.clone(),
-            group: opening.group.clone(),
-        });
-        let _asked: Vec<Arc<Bell>> = groups.map(|at| bells.bell_of(&at)).collect();
         let mut parts: Vec<Part> = Vec::new();
         for (number, source) in (0..).zip(&opening.sources) {
             let at = GroupAt {
@@ -46,9 +40,6 @@ impl RedisAdapter {
                 Some(part) => part,
                 None => {
                     let bell = bells.bell_of(&at);
-                    if !bells.listen(&bell).await {
-                        return None;
-                    }
                     // Entries may be there already.
                     let seen = bell.count(Ring::Entries).wrapping_sub(1);
                     let streams = Streams::new(opening);
@@ -66,10 +57,14 @@ impl RedisAdapter {
                 .extend(bells.watched(&key).map(|watched| (key.clone(), watched)));
             part.streams.push(number, source.lane, key);
         }
-        let bell = match &parts[..] {
+        let of_parts: Vec<_> = parts.iter().map(|part| Arc::clone(&part.bell)).collect();
+        if !bells.listen(&of_parts).await {
+            return None;
+        }
+        let bell = match &of_parts[..] {
             [] => return None,
-            [part] => Arc::clone(&part.bell),
-            parts => Bell::over(parts.iter().map(|part| Arc::clone(&part.bell)).collect()),
+            [bell] => Arc::clone(bell),
+            _ => Bell::over(of_parts),
         };
         let interrupted = Arc::<Notify>::default();
         let reader = SharedReader {

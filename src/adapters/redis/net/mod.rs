@@ -121,6 +121,17 @@ enum Kind<'a> {
     Reader(&'a AtomicBool),
 }
 
+impl Kind<'_> {
+    /// The replies that decide whether the commands were done: what a read has brought must not be lost
+    /// because a question before it failed.
+    fn judged<'a>(&self, replies: &'a Replies) -> &'a [Result<Bytes, RedisError>] {
+        match self {
+            Self::Reader(_) => &replies[replies.len().saturating_sub(1)..],
+            Self::Publisher | Self::Impatient | Self::Looker => replies,
+        }
+    }
+}
+
 impl Net {
     /// Prepares the connections; each is made when it is first used.
     pub(super) fn new(
@@ -353,12 +364,10 @@ impl Net {
                 replies.into_iter().skip(step - 1).step_by(step).collect()
             });
             let reason = match &answer {
-                // What a read has brought must not be lost because a question before it was not answered.
-                Ok(replies) if matches!(kind, Kind::Reader(_)) => {
-                    let last = replies.last().and_then(|last| last.as_ref().err());
-                    last.and_then(undone)
+                Ok(replies) => {
+                    let mut judged = kind.judged(replies).iter();
+                    judged.find_map(|one| undone(one.as_ref().err()?))
                 }
-                Ok(replies) => replies.iter().find_map(|one| undone(one.as_ref().err()?)),
                 Err(commands::Failure::NotSent(_, cause)) if cause.is_passing() => {
                     Some(Undone::Unreachable)
                 }
@@ -381,7 +390,8 @@ impl Net {
                     cause
                 }
             };
-            if !matches!(answer, Ok(ref replies) if replies.iter().all(Result::is_ok)) {
+            if !matches!(answer, Ok(ref replies) if kind.judged(replies).iter().all(Result::is_ok))
+            {
                 // The server may have been replaced.
                 nodes.refresh();
             }

@@ -144,12 +144,11 @@ pub(in crate::adapters::redis::net) async fn listen(nodes: Arc<Nodes>, hears: We
         };
         let heard = connections.get();
         let numbers: Vec<u64> = heard.iter().map(|(_, ear)| ear.number()).collect();
-        let now = Some((nodes.routes().map.fingerprint(), numbers));
+        let map = nodes.routes().map.clone();
+        let now = Some((map.fingerprint(), numbers));
         untold += 1;
         if told != now || untold >= TELL_ANYWAY {
             (told, untold) = (now, 0);
-            // Of a later map the listener learns in turn.
-            let map = nodes.routes().map.clone();
             listener.heard_by(Box::new(move |slot| {
                 let owner = map.owner(slot);
                 let connection = heard.iter().find(|(node, _)| Arc::ptr_eq(node, owner));

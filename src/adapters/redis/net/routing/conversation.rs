@@ -16,6 +16,7 @@ use crate::adapters::redis::net::connections::socket::{Socket, timed_out, within
 use crate::adapters::redis::net::error::is_sound;
 use crate::adapters::redis::net::redirect::{Undone, undone};
 use crate::adapters::redis::resp::{Broken, Head, Walk, pack};
+use crate::api::supervise::log;
 
 /// How many questions may wait for an answer, about.
 const UNDER_WAY: usize = 256;
@@ -40,7 +41,7 @@ pub(super) struct Notes<'a> {
     pub(super) moved: &'a (dyn Fn() + Send + Sync),
 }
 
-/// Passes on what a connection hears and sends what it is told to send, until the connection fails.
+/// Attends a connection until it fails: sends questions, hands out the replies, and tells of changed keys.
 pub(super) async fn attend_socket(
     socket: Socket,
     patience: Patience,
@@ -51,8 +52,8 @@ pub(super) async fn attend_socket(
         socket,
         notes,
         asked: VecDeque::new(),
-        again: Vec::new(),
-        again_at: Instant::now(),
+        again: VecDeque::new(),
+        is_refused: false,
         unsound: None,
     };
     let cause = conversation.last(patience, &mut questions).await;
@@ -66,9 +67,10 @@ struct Conversation<'a> {
     notes: Notes<'a>,
     /// What was sent and is not answered yet, in order.
     asked: VecDeque<Question>,
-    /// Questions that the server answered with an error, and when they are asked again.
-    again: Vec<Ask>,
-    again_at: Instant,
+    /// Questions that the server answered with an error, each with the time when it is asked again.
+    again: VecDeque<(Instant, Ask)>,
+    /// The server has answered that this user may not read a key.
+    is_refused: bool,
     /// The server has answered that it no longer serves this connection.
     unsound: Option<RedisError>,
 }
@@ -94,6 +96,7 @@ impl Conversation<'_> {
                 None => UNDER_WAY.saturating_sub(self.asked.len()),
                 Some(_) => 0,
             };
+            let again_at = self.again.front().map(|(at, _)| *at);
             let filled = tokio::select! {
                 biased;
                 filled = self.socket.fill() => Some(filled),
@@ -103,10 +106,11 @@ impl Conversation<'_> {
                         _ => None,
                     }
                 }
-                () = sleep_until(self.again_at), if room > 0 && !self.again.is_empty() => {
-                    let again = self.again.drain(..self.again.len().min(room));
-                    more.extend(again.map(Question::Watch));
-                    self.again_at = Instant::now() + ASK_AGAIN;
+                () = sleep_until(again_at.unwrap_or(deadline)), if room > 0 && again_at.is_some() => {
+                    let now = Instant::now();
+                    let due = self.again.iter().take_while(|(at, _)| *at <= now).count();
+                    let again = self.again.drain(..due.min(room));
+                    more.extend(again.map(|(_, ask)| Question::Watch(ask)));
                     None
                 }
                 () = sleep_until(deadline) => None,
@@ -161,22 +165,24 @@ impl Conversation<'_> {
                     (ask.then)(true);
                     return Ok(());
                 };
-                if let Some(Undone::Moved { .. }) = undone(&cause) {
-                    (self.notes.moved)();
-                }
-                if !is_sound(&cause) {
-                    self.unsound = Some(cause);
+                match undone(&cause) {
+                    Some(Undone::Moved { .. }) => (self.notes.moved)(),
+                    Some(_) => {}
+                    None if is_sound(&cause) => self.note_refusal(&cause, &ask),
+                    None => {}
                 }
                 if (ask.then)(false) {
-                    if self.again.is_empty() {
-                        self.again_at = Instant::now() + ASK_AGAIN;
-                    }
-                    self.again.push(ask);
+                    self.again.push_back((Instant::now() + ASK_AGAIN, ask));
                 }
+                self.note_unsound(cause);
             }
             Some(Question::Read(mut read)) => {
-                let unsound = answer.as_ref().err().filter(|cause| !is_sound(cause));
-                self.unsound = unsound.cloned().or(self.unsound.take());
+                answer
+                    .as_ref()
+                    .err()
+                    .cloned()
+                    .into_iter()
+                    .for_each(|cause| self.note_unsound(cause));
                 read.replies.push(answer);
                 if read.replies.len() < read.count {
                     self.asked.push_front(Question::Read(read));
@@ -185,12 +191,40 @@ impl Conversation<'_> {
                 }
             }
             // An error shows life, too.
-            Some(Question::Ping) => {}
+            Some(Question::Ping) => {
+                answer
+                    .err()
+                    .into_iter()
+                    .for_each(|cause| self.note_unsound(cause));
+            }
             None => {
                 answer?;
             }
         }
         Ok(())
+    }
+
+    /// Notes an error after which the connection is of no use.
+    fn note_unsound(&mut self, cause: RedisError) {
+        if !is_sound(&cause) {
+            self.unsound = Some(cause);
+        }
+    }
+
+    /// Warns once of an error that does not pass by itself.
+    fn note_refusal(&mut self, cause: &RedisError, ask: &Ask) {
+        if std::mem::replace(&mut self.is_refused, true) {
+            return;
+        }
+        let key = ask.keys.first().map(|key| String::from_utf8_lossy(key));
+        let key = key.unwrap_or_default();
+        log(|| {
+            tracing::warn!(
+                %cause,
+                %key,
+                "the server tells of no changes of a key: its subscriptions look at regular times",
+            );
+        });
     }
 
     /// Sends questions. Those whose caller has given up are left out.
@@ -271,20 +305,16 @@ fn pass_on(push: Bytes, hears: &dyn Hears) -> Result<Told, Broken> {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::Pin;
-    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Arc, Mutex};
-    use std::task::{Context, Poll};
 
-    use redis::io::tcp::socket2::SockRef;
-    use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::mpsc;
     use tokio::task::JoinHandle;
 
     use super::super::ear::{Ear, HeardBy};
     use super::*;
-    use crate::adapters::redis::net::connections::stream::Stream;
+    use crate::adapters::redis::resp::Scan;
 
     #[derive(Debug, Default)]
     struct Heard(Mutex<Vec<String>>);
@@ -300,87 +330,67 @@ mod tests {
         fn refused(&self, _: &str) {}
     }
 
-    /// A connection on which the server says nothing. It has ended, or lasts.
-    #[derive(Debug)]
-    struct Silent {
-        socket: std::net::UdpSocket,
-        writes: Arc<AtomicU64>,
-        ends: bool,
+    /// A server that never asks for life.
+    const PATIENT: Patience = Patience {
+        ping_every: Duration::from_secs(600),
+        answer_within: Duration::from_secs(600),
+    };
+
+    /// Attends a connection. Returns its ear and the server's end.
+    async fn attended(
+        hears: &Arc<dyn Hears>,
+        patience: Patience,
+    ) -> (Ear, JoinHandle<RedisError>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (server, _) = listener.accept().await.unwrap();
+        let (ear, questions) = Ear::fake(1);
+        let (hears, socket) = (
+            Arc::downgrade(hears),
+            Socket::new(Box::new(client.unwrap())),
+        );
+        let attending = tokio::spawn(async move {
+            let notes = Notes {
+                hears: &hears,
+                all: &|| {},
+                moved: &|| {},
+            };
+            attend_socket(socket, patience, notes, questions).await
+        });
+        (ear, attending, server)
     }
 
-    impl AsyncRead for Silent {
-        fn poll_read(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            _: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            match self.ends {
-                true => Poll::Ready(Ok(())),
-                false => Poll::Pending,
+    /// Reads one command. Returns its name.
+    async fn command(server: &mut TcpStream) -> String {
+        let mut bytes = Vec::new();
+        loop {
+            bytes.push(server.read_u8().await.unwrap());
+            if Scan::new().advance(&bytes).unwrap().is_some() {
+                let mut walk = Walk::new(Bytes::from(bytes));
+                assert!(walk.array().unwrap() > 0);
+                return String::from_utf8(walk.payload().unwrap().to_vec()).unwrap();
             }
         }
     }
 
-    impl AsyncWrite for Silent {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.writes.fetch_add(1, Ordering::Relaxed);
-            Poll::Ready(Ok(bytes.len()))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    impl Stream for Silent {
-        fn socket(&self) -> SockRef<'_> {
-            SockRef::from(&self.socket)
-        }
-    }
-
-    /// Listens to a dead connection until it is left. Returns for how long, and how often it was asked.
-    async fn listened_to(ends: bool, patience: Patience) -> (Duration, u64) {
-        let hears: Arc<dyn Hears> = Arc::new(Heard::default());
-        let writes = Arc::new(AtomicU64::new(0));
-        let silent = Silent {
-            socket: std::net::UdpSocket::bind("127.0.0.1:0").unwrap(),
-            writes: Arc::clone(&writes),
-            ends,
-        };
-        let socket = Socket::new(Box::new(silent));
-        let hears = Arc::downgrade(&hears);
-        let began = Instant::now();
-        let (_ear, asked) = Ear::fake(1);
-        let notes = Notes {
-            hears: &hears,
-            all: &|| {},
-            moved: &|| {},
-        };
-        let listening = attend_socket(socket, patience, notes, asked);
-        let left = tokio::time::timeout(Duration::from_secs(60), listening).await;
-        left.expect("a dead connection is left");
-        (began.elapsed(), writes.load(Ordering::Relaxed))
-    }
-
     #[tokio::test]
     async fn a_silent_connection_is_asked_once_and_left_and_a_broken_one_is_left_at_once() {
+        let hears: Arc<dyn Hears> = Arc::new(Heard::default());
         let patience = Patience {
             ping_every: Duration::from_millis(20),
             answer_within: Duration::from_millis(10),
         };
-        let (silent, asked) = listened_to(false, patience).await;
-        assert!(silent >= Duration::from_millis(30), "{silent:?}");
-        assert_eq!(asked, 1);
-        let (_, asked) = listened_to(true, patience).await;
-        assert_eq!(asked, 0);
+        let began = Instant::now();
+        let (_ear, attending, mut silent) = attended(&hears, patience).await;
+        assert!(attending.await.unwrap().is_timeout());
+        assert!(began.elapsed() >= Duration::from_millis(30));
+        assert_eq!(command(&mut silent).await, "PING");
+        let mut more = Vec::new();
+        silent.read_to_end(&mut more).await.unwrap();
+        assert!(more.is_empty(), "{more:?}");
+        let (_ear, attending, broken) = attended(&hears, PATIENT).await;
+        drop(broken);
+        assert!(attending.await.unwrap().is_io_error());
     }
 
     #[test]
@@ -407,45 +417,10 @@ mod tests {
         assert!(pass_on(Bytes::from_static(broken.as_bytes()), &Heard::default()).is_err());
     }
 
-    /// A connection that is attended, and the server's end of it.
-    async fn attended(hears: &Arc<dyn Hears>) -> (Ear, JoinHandle<RedisError>, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-        let (server, _) = listener.accept().await.unwrap();
-        let (ear, questions) = Ear::fake(1);
-        let (hears, socket) = (
-            Arc::downgrade(hears),
-            Socket::new(Box::new(client.unwrap())),
-        );
-        let attending = tokio::spawn(async move {
-            let notes = Notes {
-                hears: &hears,
-                all: &|| {},
-                moved: &|| {},
-            };
-            let patience = Patience {
-                ping_every: Duration::from_secs(60),
-                answer_within: Duration::from_secs(60),
-            };
-            attend_socket(socket, patience, notes, questions).await
-        });
-        (ear, attending, server)
-    }
-
-    /// Waits until the server has got so many commands more, each of two parts.
-    async fn got(server: &mut TcpStream, commands: usize) {
-        let mut left = commands;
-        while left > 0 {
-            let mut byte = [0];
-            server.read_exact(&mut byte).await.unwrap();
-            left -= usize::from(&byte == b"*");
-        }
-    }
-
     #[tokio::test]
     async fn questions_that_fail_are_repeated_after_a_pause_however_many_there_are() {
         let hears: Arc<dyn Hears> = Arc::new(Heard::default());
-        let (ear, _attending, mut server) = attended(&hears).await;
+        let (ear, _attending, mut server) = attended(&hears, PATIENT).await;
         let (questions, began) = (UNDER_WAY + 44, Instant::now());
         for _ in 0..questions {
             ear.ask(Ask {
@@ -454,51 +429,59 @@ mod tests {
             });
         }
         for _ in 0..2 * questions {
-            got(&mut server, 1).await;
+            assert_eq!(command(&mut server).await, "EXISTS");
             server.write_all(b"-LOADING not yet\r\n").await.unwrap();
         }
-        got(&mut server, 1).await;
+        assert_eq!(command(&mut server).await, "EXISTS");
         assert!(began.elapsed() >= 2 * ASK_AGAIN);
     }
 
     #[tokio::test]
     async fn each_read_gets_its_own_reply_before_an_unsound_connection_ends() {
         let hears: Arc<dyn Hears> = Arc::new(Heard::default());
-        let (ear, attending, mut server) = attended(&hears).await;
+        let (ear, attending, mut server) = attended(&hears, PATIENT).await;
         let mut packed = Vec::new();
         pack(&mut packed, &[b"GET"]);
-        let answering = async {
-            got(&mut server, 2).await;
-            server.write_all(b"-READONLY a replica\r\n").await.unwrap();
-            server.write_all(b":7\r\n").await.unwrap();
-        };
-        let reads =
-            async { tokio::join!(ear.send(packed.clone(), 1), ear.send(packed.clone(), 1)) };
-        let ((one, other), ()) = tokio::join!(reads, answering);
-        assert!(one.unwrap()[0].is_err());
-        assert_eq!(other.unwrap()[0].as_deref().unwrap(), b":7\r\n");
+        let [one, other] = [0, 1].map(|_| {
+            let (ear, packed) = (ear.clone(), packed.clone());
+            tokio::spawn(async move { ear.send(packed, 1).await })
+        });
+        for _ in 0..2 {
+            command(&mut server).await;
+        }
+        server.write_all(b"-READONLY a replica\r\n").await.unwrap();
+        assert!(one.await.unwrap().unwrap()[0].is_err());
+        server.write_all(b":7\r\n").await.unwrap();
+        let other = other.await.unwrap().unwrap();
+        assert_eq!(other[0].as_deref().unwrap(), b":7\r\n");
         assert_eq!(attending.await.unwrap().code(), Some("READONLY"));
         let late = ear.send(packed, 1).await;
         assert!(matches!(late, Err(Failure::NotSent(..))), "{late:?}");
     }
 
+    /// The pause of one question does not put off the others.
     #[tokio::test]
-    async fn a_key_that_may_not_be_read_ends_no_connection() {
+    async fn a_key_that_may_not_be_read_ends_no_connection_and_is_asked_again() {
         let hears: Arc<dyn Hears> = Arc::new(Heard::default());
-        let (ear, _attending, mut server) = attended(&hears).await;
+        let (ear, _attending, mut server) = attended(&hears, PATIENT).await;
         let (sender, mut told) = mpsc::unbounded_channel();
         ear.ask(Ask {
             keys: vec![b"key".to_vec()],
-            then: Box::new(move |is_watched| sender.send(is_watched).is_err()),
+            then: Box::new(move |is_watched| sender.send(is_watched).is_ok()),
         });
         let mut packed = Vec::new();
         pack(&mut packed, &[b"GET"]);
         let answering = async {
-            got(&mut server, 2).await;
-            server.write_all(b"-NOPERM no\r\n:7\r\n").await.unwrap();
+            for answer in ["-NOPERM no\r\n", ":7\r\n"] {
+                command(&mut server).await;
+                server.write_all(answer.as_bytes()).await.unwrap();
+            }
         };
         let (answer, ()) = tokio::join!(ear.send(packed, 1), answering);
         assert!(answer.unwrap()[0].is_ok());
         assert_eq!(told.recv().await, Some(false));
+        assert_eq!(command(&mut server).await, "EXISTS");
+        server.write_all(b":1\r\n").await.unwrap();
+        assert_eq!(told.recv().await, Some(true));
     }
 }

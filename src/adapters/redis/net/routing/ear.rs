@@ -70,7 +70,7 @@ pub(in crate::adapters::redis) struct Questions {
 }
 
 impl Ear {
-    /// A connection without a number, and what it is asked.
+    /// Makes the two ends of a connection's questions. The ear has no number yet.
     pub(super) fn new(address: &Arc<str>) -> (Self, Questions) {
         let (questions, coming) = mpsc::unbounded_channel();
         let ear = Self {
@@ -130,7 +130,7 @@ impl Ear {
             .unwrap_or_else(|_| Err(Failure::of_ended_task()))
     }
 
-    /// A connection for tests, and what it is asked.
+    /// The same two ends, for tests without a server.
     #[cfg(test)]
     pub(in crate::adapters::redis) fn fake(number: u64) -> (Self, Questions) {
         let (ear, questions) = Self::new(&Arc::from("127.0.0.1:1"));
