@@ -79,12 +79,29 @@ impl Sentinel {
         port
     }
 
-    /// A fact about the service.
-    fn fact(&self, name: &str) -> u64 {
+    /// What this sentinel knows about the service.
+    fn facts(&self) -> Facts {
         let facts: Vec<String> = self.command(&["SENTINEL", "MASTER", SERVICE]);
-        let at = facts.iter().position(|one| one == name).expect("the fact");
-        facts[at + 1].parse().unwrap()
+        let fact = |name: &str| {
+            let at = facts.iter().position(|one| one == name).expect("the fact");
+            &*facts[at + 1]
+        };
+        Facts {
+            replicas: fact("num-slaves").parse().unwrap(),
+            others: fact("num-other-sentinels").parse().unwrap(),
+            epoch: fact("config-epoch").parse().unwrap(),
+            is_calm: fact("flags") == "master",
+        }
     }
+}
+
+struct Facts {
+    replicas: usize,
+    others: usize,
+    /// Grows with each failover.
+    epoch: u64,
+    /// The primary answers, and no failover is under way.
+    is_calm: bool,
 }
 
 fn spawn(folder: &Path, port: u16, primary: u16, quorum: usize, settings: &str) -> ServerProcess {
@@ -167,18 +184,23 @@ impl Watched {
         watched
     }
 
-    /// Waits until every sentinel knows the others and all replicas, and these follow the primary.
+    /// Waits until every sentinel knows the others and all replicas, these follow the primary, and no
+    /// failover is under way that could change the primary later.
     pub(crate) fn until_known(&self) {
-        let replicas = self.servers.len() as u64 - 1;
-        let others = self.sentinels.len() as u64 - 1;
-        wait("the sentinels to know everybody", || {
-            self.sentinels.iter().all(|one| {
-                one.fact("num-slaves") == replicas && one.fact("num-other-sentinels") == others
-            })
-        });
+        let replicas = self.servers.len() - 1;
         wait("all replicas to follow the primary", || {
             let follows = self.servers.iter().filter(|server| follows(server));
-            follows.count() as u64 == replicas
+            follows.count() == replicas
+        });
+        wait("the sentinels to know everybody", || {
+            let facts = self.sentinels.iter().map(Sentinel::facts);
+            let facts: Vec<Facts> = facts.collect();
+            facts.iter().all(|one| {
+                one.replicas == replicas
+                    && one.others == self.sentinels.len() - 1
+                    && one.epoch == facts[0].epoch
+                    && one.is_calm
+            })
         });
     }
 
@@ -212,14 +234,27 @@ impl Watched {
             .with_service(group("billing"))
     }
 
-    /// Asks a sentinel for a planned failover, until it can begin one: it must have heard of the replicas
-    /// lately.
-    pub(crate) fn fail_over(&self, by: usize) {
+    /// Lets the primary hand over as planned, until this sentinel names another one. Returns the number of the
+    /// former primary.
+    ///
+    /// The sentinel must have heard of the replicas lately. It gives a failover up when it does not hear of
+    /// the promotion in time, as on a busy machine; then it is asked again.
+    pub(crate) fn fail_over(&self, by: usize) -> usize {
+        let sentinel = &self.sentinels[by];
+        let mut former = None;
         wait("a planned failover", || {
+            let primary = sentinel.primary();
+            if former.is_some_and(|former| former != primary) {
+                return true;
+            }
             let mut command = redis::cmd("SENTINEL");
             command.arg("FAILOVER").arg(SERVICE);
-            command.exec(&mut self.sentinels[by].raw()).is_ok()
+            if sentinel.facts().is_calm && command.exec(&mut sentinel.raw()).is_ok() {
+                former = Some(primary);
+            }
+            false
         });
+        self.number(former.expect("the former primary"))
     }
 
     /// Waits until all sentinels name the same other primary. Returns its number.

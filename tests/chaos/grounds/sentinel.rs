@@ -84,8 +84,8 @@ impl Ground {
                 self.watched.servers[self.hit].kill();
             }
             Fault::Failover => {
-                self.watched.fail_over(step.pick as usize % 3);
-                self.watched.until_failed_over(primary);
+                let former = self.watched.fail_over(step.pick as usize % 3);
+                self.watched.until_failed_over(former);
             }
             Fault::Weather(weather) => set_weather(&self.proxies, weather, step),
             other => unreachable!("{other:?} is not a fault behind sentinels"),
