@@ -3,7 +3,9 @@
 //! Each handler writes its beginning and its end into one list on a server, under the fence of its
 //! delivery. The list is therefore in the order of the events. The history must show, for each key, that
 //! one message was under way at a time, that the messages ended in the order in which they were published,
-//! that nothing is missing, and that an attempt whose process died has counted.
+//! that nothing is missing, and that an attempt whose process died has counted. A message begins again after
+//! its end only where the process of that end died or stood still before the store had the end, and never
+//! after the group had drained.
 //!
 //! A failover can lose the newest steps. The next owner then goes back: it begins with a message that has
 //! ended already, and continues in the order from there, under a greater token.
@@ -27,7 +29,8 @@ struct OfKey {
     open: Option<Event>,
     /// The message that ended last.
     last: Option<Event>,
-    ended: BTreeSet<u32>,
+    /// Where each message ended.
+    ended: BTreeMap<u32, usize>,
     /// Where each token wrote first.
     since: BTreeMap<u64, usize>,
 }
@@ -39,6 +42,8 @@ struct Troubled {
     stood_still: BTreeSet<u32>,
     /// Where the last failover ended.
     failed_over: usize,
+    /// Where the group had drained: the store then knew every end.
+    drained: usize,
 }
 
 /// Everything that is wrong with a history. The group may never have got the messages in `unsure`.
@@ -75,6 +80,10 @@ pub(crate) fn check(history: &[String], messages: u32, unsure: &BTreeSet<u32>) -
                 troubled.failed_over = at;
                 continue;
             }
+            ["drained"] => {
+                troubled.drained = at;
+                continue;
+            }
             _ => {
                 assert_eq!(words[0], "stale", "{event}");
                 continue;
@@ -104,6 +113,13 @@ pub(crate) fn check(history: &[String], messages: u32, unsure: &BTreeSet<u32>) -
                         wrong.push(format!("{event}: {other:?} comes first"));
                     }
                 }
+                // An earlier one would end out of order.
+                if let Some(last) = key.last.filter(|last| last.n == n)
+                    && !is_forgotten(&last)
+                    && (!is_troubled(&last) || key.ended[&n] < troubled.drained)
+                {
+                    wrong.push(format!("{event}: {last:?} has ended"));
+                }
                 if troubled.stood_still.contains(&process) {
                     of_late.insert(n);
                 }
@@ -132,18 +148,18 @@ pub(crate) fn check(history: &[String], messages: u32, unsure: &BTreeSet<u32>) -
                 }
                 let later = key.last.filter(|last| n < last.n);
                 if let Some(last) = later
-                    && (!is_forgotten(&last) || !key.ended.contains(&n))
+                    && (!is_forgotten(&last) || !key.ended.contains_key(&n))
                 {
                     wrong.push(format!("{event}: {last:?} has ended"));
                 }
-                key.ended.insert(n);
+                key.ended.insert(n, at);
                 key.last = Some(this);
             }
         }
     }
     for n in (0..messages).filter(|n| !unsure.contains(n)) {
         let ended = keys.get(&(n % KEYS)).map(|key| &key.ended);
-        if !ended.is_some_and(|ended| ended.contains(&n)) {
+        if !ended.is_some_and(|ended| ended.contains_key(&n)) {
             wrong.push(format!("{n} is missing"));
         }
     }
@@ -185,6 +201,23 @@ fn the_checker_sees_what_is_wrong() {
         "it was under way before the kill"
     );
     assert_eq!(wrong(&["end 0 1 1 5"], 1).len(), 1, "it was not under way");
+}
+
+#[test]
+fn the_checker_sees_a_message_that_begins_again_after_its_end() {
+    let wrong = |between: &[&str]| {
+        let all = ["begin 0 1 1 5", "end 0 1 1 5"].iter().chain(between);
+        let all = all.chain(&["begin 0 2 2 6", "end 0 2 2 6"]);
+        let all: Vec<String> = all.map(|one| (*one).to_owned()).collect();
+        check(&all, 1, &BTreeSet::new()).len()
+    };
+    assert_eq!(wrong(&[]), 1, "nothing happened");
+    assert_eq!(wrong(&["kill 1"]), 0);
+    assert_eq!(wrong(&["stop 1"]), 0);
+    assert_eq!(wrong(&["kill 3"]), 1, "another process died");
+    assert_eq!(wrong(&["drained", "kill 1"]), 1, "the store knew the end");
+    assert_eq!(wrong(&["kill 1", "drained"]), 1, "the store knew the end");
+    assert_eq!(wrong(&["drained", "fails-over"]), 0);
 }
 
 #[test]

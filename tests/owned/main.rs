@@ -9,3 +9,4 @@ mod history;
 mod joins;
 mod member;
 mod processes;
+mod wire;

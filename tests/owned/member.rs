@@ -2,18 +2,48 @@
 
 use std::time::Duration;
 
-use redis::Script;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands as _, Script};
 use redstart::extract::Payload;
 use redstart::ownership::Ownership;
 use redstart::{Container, Delivery, Namespace, Outcome, RetryPolicy, SubscribeOptions};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
-use crate::support::worker::{END, Worker, orders};
+use crate::support::worker::{END, Worker, orders, say};
 use crate::support::{finish, group, topic};
 
 /// A member that a busy machine holds up for longer loses its partitions, as if the test had stopped it.
 pub(crate) const LEASE: Duration = Duration::from_millis(1500);
 const ENVIRONMENT: &str = "REDSTART_OWNED_MEMBER";
+
+/// What the handlers of a member do from now on. Each order is also what the member says when it obeys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Pace {
+    Fast,
+    Slow,
+    /// They return at the next order.
+    Waiting,
+    /// The next one ends the process as soon as it has noted its beginning.
+    Deadly,
+}
+
+impl Pace {
+    pub(crate) const fn order(self) -> &'static str {
+        match self {
+            Self::Fast => "be fast",
+            Self::Slow => "be slow",
+            Self::Waiting => "wait",
+            Self::Deadly => "die",
+        }
+    }
+
+    fn of(order: &str) -> Self {
+        let all = [Self::Fast, Self::Slow, Self::Waiting, Self::Deadly];
+        let pace = all.into_iter().find(|one| one.order() == order);
+        pace.unwrap_or_else(|| panic!("not an order: {order}"))
+    }
+}
 
 /// Where members work, and where they note what they do.
 #[derive(Clone, Debug)]
@@ -69,8 +99,10 @@ fn member_process() {
             .with_concurrency(8)
             .with_retry(RetryPolicy::fixed(Duration::from_millis(1)).with_max_attempts(100))
             .with_ownership(Ownership::new().with_lease(LEASE));
+        let (pace, of_handlers) = watch::channel(Pace::Fast);
         let handler = move |Payload(n): Payload<u32>, delivery: Delivery| {
-            let mut connection = connection.clone();
+            let (mut connection, dying) = (connection.clone(), connection.clone());
+            let mut pace = of_handlers.clone();
             async move {
                 let Some(fence) = delivery.fence() else {
                     return Outcome::dead_letter("no fence");
@@ -96,7 +128,19 @@ fn member_process() {
                 if !note("begin").await {
                     return Outcome::retry("another process owns the partition");
                 }
-                tokio::time::sleep(Duration::from_micros(fastrand::u64(0..16_000))).await;
+                let now = *pace.borrow();
+                match now {
+                    Pace::Fast => {
+                        let micros = fastrand::u64(0..16_000);
+                        tokio::time::sleep(Duration::from_micros(micros)).await;
+                    }
+                    Pace::Slow => tokio::time::sleep(Duration::from_millis(300)).await,
+                    Pace::Waiting => {
+                        let changed = pace.wait_for(|pace| *pace != Pace::Waiting).await;
+                        changed.unwrap();
+                    }
+                    Pace::Deadly => die(dying, number).await,
+                }
                 let fails = n % 50 == 7 && attempt == 1;
                 match note(if fails { "fail" } else { "end" }).await {
                     true if fails => Outcome::retry("not yet"),
@@ -115,8 +159,17 @@ fn member_process() {
                 finish(container).await;
                 std::process::exit(0);
             }
+            pace.send_replace(Pace::of(&order));
+            say(&order);
         }
     });
+}
+
+/// Notes that this process dies, and ends it.
+async fn die(mut connection: MultiplexedConnection, number: u32) {
+    let noted: Result<u32, _> = connection.rpush("history", format!("kill {number}")).await;
+    noted.unwrap();
+    std::process::abort();
 }
 
 pub(crate) fn start(
