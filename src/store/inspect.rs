@@ -92,6 +92,9 @@ pub struct ServerInfo {
     /// Whether it takes writes while no replica is connected, because its setting
     /// `min-replicas-to-write` is 0. `None` where no sentinels watch it.
     pub writes_alone: Option<bool>,
+    /// The keys that it watches for clients, and the most that it watches, by its setting
+    /// `tracking-table-max-keys`. `None` when it has no limit, and when this user may not read the setting.
+    pub watched_keys: Option<(u64, u64)>,
     /// The native commands that it has; `None` when this user may not ask.
     pub native: Option<NativeCommands>,
     /// The native commands that are switched on in this process.

@@ -390,3 +390,39 @@ async fn a_quiet_subscription_takes_over_what_another_process_held() {
     finish(one).await;
     finish(two).await;
 }
+
+#[tokio::test]
+async fn messages_arrive_where_the_server_can_watch_too_few_keys_and_the_doctor_warns() {
+    let server = Server::start_with(&["--tracking-table-max-keys", "4"]);
+    let container = container(&server).await;
+    let mut all = Vec::new();
+    for number in 0..4 {
+        all.push(listen(&container, &format!("orders-{number}"), shared()).await);
+    }
+    let warned = async || {
+        let report = builder(&server).doctor().unwrap().run().await;
+        let mut findings = report.findings.into_iter();
+        findings.find(|one| one.check == "notices")
+    };
+    let finding = until("the doctor to warn", warned).await;
+    assert!(
+        finding
+            .what
+            .ends_with("of at most 4, tracking-table-max-keys"),
+        "{}",
+        finding.what
+    );
+    for number in 0..4 {
+        let topic = topic(&format!("orders-{number}"));
+        publish(&container, &topic, number..number + 1).await;
+    }
+    for (number, received) in (0..).zip(&mut all) {
+        assert_eq!(next(received).await, number);
+    }
+    let _: () = server.command(&["CONFIG", "SET", "tracking-table-max-keys", "1000000"]);
+    until("the doctor to be content", async || {
+        warned().await.is_none().then_some(())
+    })
+    .await;
+    finish(container).await;
+}

@@ -68,8 +68,23 @@ fn judge(facts: &ServerInfo) -> Vec<Finding> {
     findings.extend(scripts(facts));
     findings.extend(coverage(facts));
     findings.extend(alone(facts));
+    findings.extend(notices(facts));
     findings.extend(native::judge(facts));
     findings
+}
+
+/// Whether the server can watch all keys that processes wait for.
+fn notices(facts: &ServerInfo) -> Option<Finding> {
+    let (watched, most) = facts.watched_keys?;
+    if (watched as f64) < NEARLY_FULL * most as f64 {
+        return None;
+    }
+    let what = format!("watches {watched} keys of at most {most}, tracking-table-max-keys");
+    Some(
+        Finding::new(Severity::Warning, "notices", what)
+            .because("above the limit the server forgets keys, and the processes that read them ask again and again")
+            .advise("double tracking-table-max-keys"),
+    )
 }
 
 /// What a failover behind sentinels loses.
@@ -321,6 +336,14 @@ mod tests {
         assert_eq!(of(None), []);
         assert_eq!(of(Some(false)), [Severity::Ok]);
         assert_eq!(of(Some(true)), [Severity::Warning]);
+    }
+
+    #[test]
+    fn a_server_that_can_hardly_watch_more_keys_is_a_warning() {
+        let of = |keys| levels("notices", |facts| facts.watched_keys = keys);
+        assert_eq!(of(None), []);
+        assert_eq!(of(Some((89, 100))), []);
+        assert_eq!(of(Some((90, 100))), [Severity::Warning]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ const MOST_SILENT: usize = 3;
 
 /// The checks of a server, and those of topics and groups.
 pub(super) const OF_SERVERS: &str =
-    "version, eviction, persistence, memory, clock, scripts, cluster, native commands";
+    "version, eviction, persistence, memory, clock, scripts, cluster, notices, native commands";
 pub(super) const OF_TOPICS: &str = "backlog, ids, trimming, unread, groups, retries, deliveries, partitions, schedules, \
                          owners, keys";
 

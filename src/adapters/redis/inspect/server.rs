@@ -75,6 +75,10 @@ async fn ask(primary: &Primary, clustered: bool, watched: bool) -> Result<Server
         let wanted = wanted.and_then(|text| text.parse().ok()).unwrap_or(1_u64);
         facts.lacks_replicas = connected < wanted;
     }
+    let watches = number(&info, "tracking_total_keys");
+    let most = setting(primary, "tracking-table-max-keys").await;
+    let most = most.and_then(|text| text.parse().ok());
+    facts.watched_keys = watches.zip(most.filter(|most| *most > 0));
     facts.append_sync = setting(primary, "appendfsync").await;
     facts.native = native(primary).await;
     facts.drops_numbers = drops_numbers(primary).await;
@@ -150,10 +154,14 @@ async fn compare_clocks(primary: &Primary) -> Result<(i64, Duration), Error> {
 
 /// How many replicas are connected and up to date, if the server needs some to take writes.
 fn connected_replicas(info: &str) -> Option<u64> {
-    let line = info
-        .lines()
-        .find_map(|line| line.strip_prefix("min_slaves_good_slaves:"))?;
-    line.trim().parse().ok()
+    number(info, "min_slaves_good_slaves")
+}
+
+/// A number in the answer to INFO.
+fn number(info: &str, name: &str) -> Option<u64> {
+    let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = lines.find(|(one, _)| *one == name)?;
+    value.trim().parse().ok()
 }
 
 /// Reads the lines of INFO.
