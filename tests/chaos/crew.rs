@@ -43,6 +43,8 @@ pub(crate) struct Crew {
     seed: u64,
     /// Messages a second, of a publisher.
     rate: u32,
+    /// Whether a group owns partitions.
+    owned: bool,
     shim: Shim,
     place: Place,
     members: Vec<Member>,
@@ -56,7 +58,7 @@ impl Crew {
         (place, url): (Place, String),
         journal: PathBuf,
         seed: u64,
-        rate: u32,
+        (rate, owned): (u32, bool),
         shim: Shim,
     ) -> Self {
         let (sender, heard) = mpsc::unbounded_channel();
@@ -65,6 +67,7 @@ impl Crew {
             journal,
             seed,
             rate,
+            owned,
             shim,
             place,
             members: Vec::new(),
@@ -97,6 +100,7 @@ impl Crew {
             lease: leases(role)[usize::from(has_long_lease)],
             level: ["accepted", REPLICATED][usize::from(is_replicated)].to_owned(),
             may_lose: self.place != Place::Server && role == Role::Publisher && !is_replicated,
+            owned: self.owned,
         };
         let text = serde_json::to_string(&spec).unwrap();
         let shim = self.shim.another();

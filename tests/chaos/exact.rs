@@ -76,7 +76,7 @@ pub(crate) async fn run(settings: &Settings, seed: u64, messages: u64, how: How)
     let (url, direct, proxies) = (ground.url(), ground.direct_url(), ground.proxies());
     let onlooker = connect(&direct).await.expect("the server has just started");
     pipeline::create(&onlooker).await;
-    let mut crew = Crew::new((Place::Server, url.clone()), path, seed, 0, shim);
+    let mut crew = Crew::new((Place::Server, url.clone()), path, seed, (0, false), shim);
     for _ in 0..WORKERS {
         crew.start(match how {
             How::WithoutEffects => Role::Calls,

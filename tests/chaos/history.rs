@@ -93,6 +93,9 @@ pub(crate) enum Event {
     Group {
         topic: String,
         group: String,
+        /// Its partitions have owners.
+        #[serde(default)]
+        owned: bool,
     },
     /// A publish that is about to be sent.
     Publish {
@@ -112,6 +115,9 @@ pub(crate) enum Event {
         entry: String,
         consumer: String,
         attempt: u32,
+        /// The token of the partition's owner, in an owned group.
+        #[serde(default)]
+        token: Option<u64>,
     },
     /// A handler is about to return.
     Returned {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use redstart::extract::Payload;
 use redstart::handler::IntoOutcome;
+use redstart::ownership::Ownership;
 use redstart::{
     Delivery, Envelope, Error, ErrorKind, Outcome, PublishOptions, Published, RetryPolicy,
     SubscribeOptions,
@@ -13,7 +14,7 @@ use redstart::{
 use tokio::time::Instant;
 
 use crate::history::{End, Event, Fate};
-use crate::nature::{self, Message, Nature, ORDERED, ORDERS, TOXIC, mixed};
+use crate::nature::{self, Message, Nature, ORDERED, ORDERS, OWNED, TOXIC, mixed};
 use crate::support::{group, topic};
 use crate::worker::{Work, calm};
 
@@ -128,12 +129,15 @@ pub(crate) async fn consume(work: &Work, to: &'static str, of: &'static str, han
         |failed: u32| Duration::from_millis(if failed > 1 { 10 << failed.min(6) } else { 0 });
     let retry = RetryPolicy::custom(delay).with_max_attempts(max_attempts(to));
     loop {
-        let options = SubscribeOptions::new()
+        let mut options = SubscribeOptions::new()
             .with_group(group(of))
             .with_concurrency(handlers)
             .with_prefetch(PREFETCH)
             .with_lease(work.spec.lease)
             .with_retry(retry.clone());
+        if work.spec.owned && (to, of) == OWNED {
+            options = options.with_ownership(Ownership::new().with_lease(work.spec.lease));
+        }
         let handler = {
             let work = work.clone();
             move |Payload(message): Payload<Message>, delivery: Delivery| {
@@ -181,6 +185,7 @@ async fn handle(work: &Work, message: &Message, delivery: &Delivery) -> Reply {
         entry: delivery.entry_id().to_string(),
         consumer: consumer.clone(),
         attempt,
+        token: delivery.fence().map(|fence| fence.token),
     });
     let nature = Nature::of(&to, n);
     let end = match nature {

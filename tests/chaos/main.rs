@@ -222,6 +222,7 @@ async fn chaos(settings: &Settings, name: &str, seed: u64, plan: Plan, crew: Vec
         plan,
         rate: settings.rate,
         partitions: settings.partitions,
+        owned: settings.owned,
         crew,
         journal,
     };

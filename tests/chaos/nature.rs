@@ -11,6 +11,9 @@ pub(crate) const ORDERED: &str = "ordered";
 /// The topic with messages that end the process of their handler.
 pub(crate) const TOXIC: &str = "toxic";
 
+/// The group that can own the partitions of its topic.
+pub(crate) const OWNED: (&str, &str) = (ORDERS, "audit");
+
 /// Marks the number of a poison message.
 const POISON: u64 = 1 << 60;
 
@@ -30,10 +33,10 @@ pub(crate) const fn may_be_lost(n: u64) -> bool {
     n & ACCEPTED != 0
 }
 
-/// The key of a message. One in four has none.
+/// The key of a message. One in four has none; the others share some hundred, so that messages of a key meet.
 pub(crate) fn key(n: u64) -> Option<String> {
     let mixed = mixed(n) >> 16;
-    (!mixed.is_multiple_of(4)).then(|| format!("customer-{}", mixed % 997))
+    (!mixed.is_multiple_of(4)).then(|| format!("customer-{}", mixed % 499))
 }
 
 /// A message's payload.

@@ -17,7 +17,7 @@ use crate::crew::{Crew, leases};
 use crate::grounds::{Ground, Place, Watcher};
 use crate::history::{Event, Journal};
 use crate::load::max_attempts;
-use crate::nature::{Nature, ORDERED, ORDERS, TOXIC, may_be_lost};
+use crate::nature::{self, Nature, ORDERED, ORDERS, OWNED, TOXIC, may_be_lost};
 use crate::operator::{Known, list, redrive_some, told};
 use crate::pipeline::{self, STAGES};
 use crate::plan::{Fault, Plan, Step};
@@ -37,6 +37,8 @@ pub(crate) struct Run {
     pub(crate) rate: u32,
     /// Of each topic, but for those of the pipeline.
     pub(crate) partitions: u16,
+    /// Whether the group [`OWNED`] owns partitions.
+    pub(crate) owned: bool,
     pub(crate) crew: Vec<Role>,
     /// Where the history is kept.
     pub(crate) journal: PathBuf,
@@ -66,7 +68,7 @@ const AFTERMATH: Duration = Duration::from_secs(20);
 pub(crate) const DRAINS_WITHIN: Duration = Duration::from_secs(45);
 const GROUPS: [(&str, &str); 4] = [
     (ORDERS, "billing"),
-    (ORDERS, "audit"),
+    OWNED,
     (ORDERED, "billing"),
     (TOXIC, "billing"),
 ];
@@ -82,6 +84,7 @@ pub(crate) fn rules(place: Place) -> Rules {
         takes_back: place.takes_back(),
         may_be_lost,
         ordered: vec![ORDERED.to_owned()],
+        key: nature::key,
         aftermath: AFTERMATH,
         drains_within: DRAINS_WITHIN,
         stages: STAGES.len(),
@@ -112,8 +115,13 @@ impl Run {
         };
         let groups = self.groups();
         for (topic, group) in &groups {
+            let owned = self.owned && (*topic, *group) == OWNED;
             let (topic, group) = ((*topic).to_owned(), (*group).to_owned());
-            journal.write(Event::Group { topic, group });
+            journal.write(Event::Group {
+                topic,
+                group,
+                owned,
+            });
         }
         phase("quiet");
         let shim = Shim::build();
@@ -141,7 +149,7 @@ impl Run {
             (self.place, url.clone()),
             self.journal.clone(),
             self.seed,
-            rate,
+            (rate, self.owned),
             shim,
         );
         for role in &self.crew {
@@ -395,6 +403,7 @@ async fn onlooker(url: &str, journal: &Journal, seed: u64) -> Work {
         lease: leases(Role::Operator)[1],
         level: String::new(),
         may_lose: false,
+        owned: false,
     };
     Work {
         container: until("the server to serve", async || connect(url).await).await,

@@ -9,7 +9,8 @@ use crate::grounds::Place;
 
 const HELP: &str = "\
 tests/chaos/run [--ground GROUND] [--minutes M] [--seed S] [--rate R] [--every SECONDS]
-                [--partitions N] [--messages N] [--level LEVEL] [--overload SECONDS] [--history FOLDER] [--json] [NAME]
+                [--partitions N] [--owned] [--messages N] [--level LEVEL] [--overload SECONDS]
+                [--history FOLDER] [--json] [NAME]
 
 Without --minutes, the short runs of the suite, or those whose name contains NAME.
   --ground GROUND    what the workers use: one `server` (the default), a `cluster` of three primaries
@@ -19,6 +20,7 @@ Without --minutes, the short runs of the suite, or those whose name contains NAM
   --rate R           messages a second (300)
   --every SECONDS    about how often something goes wrong, to a worker and to the ground each (20)
   --partitions N     how many partitions each topic has, but for those of the pipeline (1)
+  --owned            one of the groups owns the partitions of its topic, and handles each key in order
   --messages N       how many messages `power` publishes over its three cuts (6000); with more, also
                      under appendfsync everysec and no. How many messages `exact` sends through its
                      pipeline (400); where given, also without faults, and a tenth of them without
@@ -40,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) every: Duration,
     /// Of each topic, but for those of the pipeline.
     pub(crate) partitions: u16,
+    /// Whether one of the groups owns partitions.
+    pub(crate) owned: bool,
     /// Messages over power cuts, and through the pipeline.
     pub(crate) messages: Option<u64>,
     /// The level of durability of publishes over power cuts.
@@ -62,6 +66,7 @@ impl Settings {
             rate: 300,
             every: Duration::from_secs(20),
             partitions: 1,
+            owned: false,
             messages: None,
             level: Durability::Accepted,
             overload: Duration::from_secs(3),
@@ -84,6 +89,7 @@ impl Settings {
                 "--every" => settings.every = Duration::from_secs_f64(number(&value())),
                 "--history" => settings.folder = value().into(),
                 "--partitions" => settings.partitions = number(&value()),
+                "--owned" => settings.owned = true,
                 "--messages" => settings.messages = Some(number(&value())),
                 "--overload" => settings.overload = Duration::from_secs_f64(number(&value())),
                 "--json" => settings.json = true,

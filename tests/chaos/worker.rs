@@ -9,7 +9,7 @@ use redstart::{Container, ErrorKind, Namespace};
 use serde::{Deserialize, Serialize};
 
 use crate::history::{Event, Journal, now};
-use crate::nature::{self, ORDERED, ORDERS, TOXIC};
+use crate::nature::{self, ORDERED, ORDERS, OWNED, TOXIC};
 use crate::pipeline::{self, Writing};
 use crate::support::worker::{END, orders, say};
 use crate::support::{PATIENCE, group, settings};
@@ -51,6 +51,8 @@ pub(crate) struct Spec {
     /// Whether the numbers of its messages say that they may be lost: the ground has several servers,
     /// and the level is accepted.
     pub(crate) may_lose: bool,
+    /// Whether the group [`OWNED`](nature::OWNED) owns partitions.
+    pub(crate) owned: bool,
 }
 
 /// The order to publish poison messages; their number follows.
@@ -216,7 +218,7 @@ async fn begin(work: &Work) {
         Role::Publisher => load::publish(work),
         Role::Consumer => {
             load::consume(work, ORDERS, "billing", 8).await;
-            load::consume(work, ORDERS, "audit", 8).await;
+            load::consume(work, OWNED.0, OWNED.1, 8).await;
         }
         Role::Single => load::consume(work, ORDERED, "billing", 1).await,
         Role::Victim => load::consume(work, TOXIC, "billing", 4).await,

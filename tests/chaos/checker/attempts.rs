@@ -3,7 +3,8 @@
 //! An entry is one stay of a message in a stream: a publish makes the first, and each failed attempt
 //! makes another. Two attempts at an entry may count without a handler, and only under a fault:
 //!
-//! - Unmarked: the first hand-out of an entry counts when its process dies, begun or not.
+//! - Unmarked: the first hand-out of an entry counts when its process dies, begun or not. In an owned group a
+//!   failed message keeps its entry, so this happens at its first attempt only.
 //! - Cut short: later attempts are marked as begun just before the handler is called, and the process
 //!   died in between, or lost its lease before it had the reply.
 
@@ -13,7 +14,7 @@ use crate::history::End;
 
 pub(super) fn check(
     topic: &str,
-    name: &str,
+    (name, is_owned): (&str, bool),
     story: &Story<'_>,
     faults: &Faults<'_>,
     verdict: &mut Verdict,
@@ -21,7 +22,7 @@ pub(super) fn check(
     // A redriven message begins at attempt 1 again, at a moment that the history does not tell.
     let redriven = story.redrives.iter().min().copied().unwrap_or(u64::MAX);
     let calls = story.calls.iter().filter(|call| call.at < redriven);
-    let calls: Vec<&Call> = calls.collect();
+    let calls: Vec<&Call<'_>> = calls.collect();
     let letter = story
         .letters
         .iter()
@@ -35,8 +36,9 @@ pub(super) fn check(
     for number in 1..=most {
         let mut of_number = calls.iter().filter(|call| call.attempt == number);
         if let Some(last) = of_number.next_back() {
-            is_first = matches!(last.ended, Some((_, End::Fail)));
-            if is_first {
+            let failed = matches!(last.ended, Some((_, End::Fail)));
+            is_first = failed && !is_owned;
+            if failed {
                 (entry_since, was_cut_short) = (last.at, false);
             }
             continue;

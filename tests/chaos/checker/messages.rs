@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::keys::{self, Stories};
 use super::{Faults, Promise, Rules, Verdict, attempts};
 use crate::history::{End, Event, Fate, Letter, Line};
 
@@ -12,17 +13,26 @@ struct Published {
 }
 
 /// One call of a handler.
-pub(super) struct Call {
+pub(super) struct Call<'a> {
     pub(super) at: u64,
     pub(super) attempt: u32,
-    consumer: String,
+    pub(super) entry: &'a str,
+    /// Of the partition's owner, in an owned group.
+    pub(super) token: Option<u64>,
+    pub(super) consumer: &'a str,
     pub(super) ended: Option<(u64, End)>,
+}
+
+impl Call<'_> {
+    pub(super) fn is_open_at(&self, at: u64) -> bool {
+        self.ended.is_none_or(|(ended, _)| ended > at)
+    }
 }
 
 /// The deliveries of one message to one group.
 #[derive(Default)]
 pub(super) struct Story<'a> {
-    pub(super) calls: Vec<Call>,
+    pub(super) calls: Vec<Call<'a>>,
     pub(super) redrives: Vec<u64>,
     dead_letters: u64,
     /// The dead letters that somebody found, with the time.
@@ -35,8 +45,9 @@ type Order<'a> = BTreeMap<(&'a str, &'a str, &'a str, &'a str), Vec<((u64, u64),
 #[derive(Default)]
 struct Seen<'a> {
     groups: Vec<(&'a str, &'a str)>,
+    owned: BTreeSet<(&'a str, &'a str)>,
     published: BTreeMap<(&'a str, u64), Published>,
-    stories: BTreeMap<(&'a str, &'a str, u64), Story<'a>>,
+    stories: Stories<'a>,
     entries: BTreeMap<(&'a str, u64), BTreeSet<&'a str>>,
     /// Of ordered topics, with the time of each delivery.
     order: Order<'a>,
@@ -98,7 +109,8 @@ pub(super) fn check(
         }
         let name = format!("{topic}/{group} {n}");
         story.check(topic, &name, rules, faults, verdict);
-        attempts::check(topic, &name, story, faults, verdict);
+        let is_owned = seen.owned.contains(&(*topic, *group));
+        attempts::check(topic, (&name, is_owned), story, faults, verdict);
         if let Some((_, letter)) = story.letters.first()
             && !(rules.may_die)(topic, *n)
         {
@@ -106,6 +118,7 @@ pub(super) fn check(
             verdict.breaks(Promise::NeighboursLive, what);
         }
     }
+    keys::check(&seen.stories, &seen.owned, rules, faults, verdict);
     for ((topic, n), entries) in &seen.entries {
         if entries.len() > 1 {
             let what = format!("{topic} {n} lies in {entries:?}");
@@ -131,7 +144,16 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
     let mut seen = Seen::default();
     for line in history {
         match &line.event {
-            Event::Group { topic, group } => seen.groups.push((topic, group)),
+            Event::Group {
+                topic,
+                group,
+                owned,
+            } => {
+                seen.groups.push((topic, group));
+                if *owned {
+                    seen.owned.insert((topic, group));
+                }
+            }
             Event::Publish { topic, n } => {
                 // Until more is known.
                 let published = Published {
@@ -153,6 +175,7 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
                 entry,
                 consumer,
                 attempt,
+                token,
             } => {
                 verdict.counts.delivered += 1;
                 seen.entries.entry((topic, *n)).or_default().insert(entry);
@@ -165,7 +188,9 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
                 story.calls.push(Call {
                     at: line.at,
                     attempt: *attempt,
-                    consumer: consumer.clone(),
+                    entry,
+                    token: *token,
+                    consumer,
                     ended: None,
                 });
             }
@@ -179,7 +204,7 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
             } => {
                 let story = seen.stories.entry((topic, group, *n)).or_default();
                 let mut calls = story.calls.iter_mut().rev();
-                let call = calls.find(|call| call.consumer == *consumer && call.ended.is_none());
+                let call = calls.find(|call| call.consumer == consumer && call.ended.is_none());
                 if let Some(call) = call {
                     call.ended = Some((line.at, *end));
                 }
@@ -224,7 +249,7 @@ fn gather<'a>(history: &'a [Line], rules: &Rules, verdict: &mut Verdict) -> Seen
 }
 
 /// The partition of an entry, and its place there.
-fn entry_id(text: &str) -> (&str, (u64, u64)) {
+pub(super) fn entry_id(text: &str) -> (&str, (u64, u64)) {
     let (partition, id) = text.split_once('/').unwrap_or(("0", text));
     let (millis, sequence) = id.split_once('-').expect("an entry id");
     let id = (millis.parse().unwrap(), sequence.parse().unwrap());
@@ -251,7 +276,7 @@ impl<'a> Seen<'a> {
 
 impl Story<'_> {
     fn is_settled(&self) -> bool {
-        let acked = |call: &Call| matches!(call.ended, Some((_, End::Ack)));
+        let acked = |call: &Call<'_>| matches!(call.ended, Some((_, End::Ack)));
         self.dead_letters > 0 || self.calls.iter().any(acked)
     }
 
@@ -307,7 +332,10 @@ impl Story<'_> {
                 );
                 verdict.breaks(Promise::Begun, what);
             }
-            if !expected && !redriven && !faults.between(topic, first.at, second.at) {
+            // The owner of a partition knows what it has handled, whatever happens around it.
+            let same_owner = first.token.is_some() && first.token == second.token;
+            let excused = !same_owner && faults.between(topic, first.at, second.at);
+            if !expected && !redriven && !excused {
                 let what = format!(
                     "{name} came as attempt {} and, after {:?}, as attempt {}",
                     first.attempt, first.ended, second.attempt,

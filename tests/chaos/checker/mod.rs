@@ -2,6 +2,7 @@
 
 mod attempts;
 mod exact;
+mod keys;
 mod messages;
 mod records;
 pub(crate) mod register;
@@ -29,7 +30,8 @@ pub(crate) enum Promise {
     NoNeedlessRepeat,
     /// At most one completion per key, and none under a superseded token.
     Once,
-    /// No attempt beyond the last, and one dead letter per group and message.
+    /// No attempt beyond the last, and one dead letter per group and message. In an owned group an attempt
+    /// that is under way counts when the next owner begins.
     Attempts,
     /// A handler began every attempt that counts; unmarked hand-outs apart.
     Begun,
@@ -39,6 +41,10 @@ pub(crate) enum Promise {
     RedriveConserves,
     /// A consumer with one handler sees first deliveries in their order.
     Order,
+    /// In an owned group, one message of a key is under way at a time.
+    OneOfAKey,
+    /// In an owned group, the messages of a key begin in their order, each when those before have ended.
+    KeyOrder,
     /// Retention removes no entry that a group has not settled.
     TrimsSettledOnly,
     /// The operations on each register are linearizable.
@@ -62,6 +68,8 @@ impl fmt::Display for Promise {
             Self::NeighboursLive => "neighbours live",
             Self::RedriveConserves => "redrive conserves",
             Self::Order => "order",
+            Self::OneOfAKey => "one handler of a key",
+            Self::KeyOrder => "order by key",
             Self::TrimsSettledOnly => "trims settled only",
             Self::Linearizable => "linearizable",
             Self::Drains => "drains",
@@ -86,6 +94,8 @@ pub(crate) struct Rules {
     pub(crate) may_be_lost: fn(u64) -> bool,
     /// Topics whose consumers have one handler.
     pub(crate) ordered: Vec<String>,
+    /// The key of a message.
+    pub(crate) key: fn(u64) -> Option<String>,
     /// How long after its end a fault explains a redelivery: leases end, and dead connections are
     /// detected.
     pub(crate) aftermath: Duration,
@@ -121,6 +131,9 @@ pub(crate) struct Counts {
     pub(crate) unmarked: u64,
     pub(crate) cut_short: u64,
     pub(crate) redriven: u64,
+    /// Calls with a message of a key in owned groups, and the owners that all partitions there had.
+    pub(crate) turns: u64,
+    pub(crate) owners: u64,
     pub(crate) lost: u64,
     /// Lost as they may be, of those published at level accepted.
     pub(crate) lost_accepted: u64,
@@ -194,6 +207,11 @@ impl Faults<'_> {
     /// Whether such a fault can have kept a worker from giving back what it held.
     fn keep_from_giving_back(&self, topic: &str, from: u64, to: u64) -> bool {
         self.of(topic, from, to).any(|spell| !spell.gives_back)
+    }
+
+    /// Whether workers gave back what they held in a fault between two moments.
+    fn gave_back(&self, topic: &str, from: u64, to: u64) -> bool {
+        self.of(topic, from, to).any(|spell| spell.gives_back)
     }
 
     /// Whether a server may have taken something back that it acknowledged between two moments.
@@ -284,7 +302,7 @@ fn drains(history: &[Line], rules: &Rules, verdict: &mut Verdict) {
     let mut groups = BTreeMap::new();
     for line in history {
         match &line.event {
-            Event::Group { topic, group } => {
+            Event::Group { topic, group, .. } => {
                 groups.entry((topic, group)).or_insert(None);
             }
             Event::Drained {

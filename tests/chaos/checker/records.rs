@@ -30,7 +30,7 @@ pub(super) fn check(
     let mut groups = Vec::new();
     for line in history {
         match &line.event {
-            Event::Group { topic, group } => groups.push((topic, group)),
+            Event::Group { topic, group, .. } => groups.push((topic, group)),
             Event::Malformed { topic, entry } if line.at > forgotten_at => {
                 malformed.entry((topic, entry)).or_default();
             }

@@ -24,6 +24,8 @@ mod support;
 
 mod deaths;
 mod histories;
+mod keys;
+mod owned;
 mod registers;
 mod small;
 mod stores;

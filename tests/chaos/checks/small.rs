@@ -69,6 +69,7 @@ pub(crate) async fn run(flaw: Flaw, store_flaw: StoreFlaw, patience: Duration) -
         takes_back: |_| false,
         may_be_lost: |_| false,
         ordered: vec!["ordered".to_owned()],
+        key: |_| None,
         aftermath: Duration::from_secs(5),
         drains_within: Duration::from_secs(60),
         stages: STAGES.len(),
@@ -81,7 +82,12 @@ impl Small {
     async fn go(&self) {
         for (topic, group) in GROUPS {
             let (topic, group) = (topic.to_owned(), group.to_owned());
-            self.journal.write(Event::Group { topic, group });
+            let owned = false;
+            self.journal.write(Event::Group {
+                topic,
+                group,
+                owned,
+            });
         }
         let (one, two) = (self.container().await, self.container().await);
         let orders = topic("orders");
@@ -216,6 +222,7 @@ impl Small {
             entry: delivery.entry_id().to_string(),
             consumer: name.to_owned(),
             attempt,
+            token: delivery.fence().map(|fence| fence.token),
         });
         match n {
             HANGING.. if name == "crashing" => std::future::pending().await,

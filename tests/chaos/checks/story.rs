@@ -18,6 +18,7 @@ pub(crate) fn rules() -> Rules {
         takes_back: |fault| fault == "a failover",
         may_be_lost: |n| n % 2 == 1,
         ordered: vec!["ordered".to_owned()],
+        key: |n| Some(format!("key {}", n % 10)),
         aftermath: Duration::from_micros(10),
         drains_within: Duration::from_secs(1),
         stages: 1,
@@ -30,10 +31,23 @@ pub(crate) struct Story(pub(crate) Vec<Line>);
 
 impl Story {
     pub(crate) fn new() -> Self {
+        Self::of(false)
+    }
+
+    /// A history of an owned group.
+    pub(crate) fn owned() -> Self {
+        Self::of(true)
+    }
+
+    fn of(owned: bool) -> Self {
         let mut story = Self(Vec::new());
         for topic in ["orders", "ordered"] {
             let (topic, group) = (topic.to_owned(), "billing".to_owned());
-            story.add(Event::Group { topic, group });
+            story.add(Event::Group {
+                topic,
+                group,
+                owned,
+            });
         }
         story
     }
@@ -62,6 +76,7 @@ impl Story {
             entry: entry.to_owned(),
             consumer: "one".to_owned(),
             attempt,
+            token: None,
         })
     }
 
