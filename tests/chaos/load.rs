@@ -7,6 +7,7 @@ use std::time::Duration;
 use redstart::extract::Payload;
 use redstart::handler::IntoOutcome;
 use redstart::ownership::Ownership;
+use redstart::topics::GroupStatus;
 use redstart::{
     Delivery, Envelope, Error, ErrorKind, Outcome, PublishOptions, Published, RetryPolicy,
     SubscribeOptions,
@@ -35,6 +36,21 @@ pub(crate) fn fate(result: &Result<Published, Error>) -> Fate {
         Ok(_) => Fate::Ok,
         Err(error) if error.kind() == ErrorKind::OutcomeUnknown => Fate::Unknown,
         Err(_) => Fate::No,
+    }
+}
+
+/// Waits until every group of the topic that several groups read is there: what one of them settles before
+/// another one exists is removed.
+pub(crate) async fn groups_exist(work: &Work) {
+    let topics = work.container.topics();
+    let is_there =
+        |groups: &[GroupStatus], of: &str| groups.iter().any(|one| one.group.as_str() == of);
+    loop {
+        let groups = topics.groups(&topic(ORDERS)).await.unwrap_or_default();
+        if ["billing", OWNED.1].iter().all(|of| is_there(&groups, of)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -215,7 +215,10 @@ async fn connect(spec: &Spec) -> Container {
 async fn begin(work: &Work) {
     tokio::spawn(watch_clock(work.journal.clone()));
     match work.spec.role {
-        Role::Publisher => load::publish(work),
+        Role::Publisher => {
+            load::groups_exist(work).await;
+            load::publish(work);
+        }
         Role::Consumer => {
             load::consume(work, ORDERS, "billing", 8).await;
             load::consume(work, OWNED.0, OWNED.1, 8).await;
