@@ -6,15 +6,15 @@ mod step;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::join;
 use tokio::time::Instant;
 
-use self::state::{LANES, State, place};
+use self::state::{LANES, State, lock, place};
 pub(crate) use self::state::{MOST_BYTES, MOST_ENTRIES};
-use self::step::Change;
+use self::step::{Begins, Change};
 use crate::api::ownership::Tenure;
 use crate::domain::{Cursor, EntryId, Error, ErrorKind, describe};
 use crate::store::{
@@ -102,7 +102,7 @@ impl OwnedPartition {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn number(&self) -> u16 {
@@ -421,13 +421,11 @@ impl OwnedPartition {
         Ok(self.write(Change::default()).await?.1)
     }
 
-    /// Notes that attempts begin. Returns whether this process may begin them.
+    /// Notes that attempts begin. One step notes all that wait for their turn. Returns whether this process
+    /// may begin them.
     pub(super) async fn begin(&self, begun: Vec<(DeliveryId, Attempts)>) -> Result<bool, Error> {
-        let change = Change {
-            begun,
-            ..Change::default()
-        };
-        let (stepped, _) = self.write(change).await?;
+        let _waiting = Begins::wait(&self.state, begun);
+        let (stepped, _) = self.write(Change::default()).await?;
         Ok(stepped == Stepped::Done && !self.tenure.is_over())
     }
 

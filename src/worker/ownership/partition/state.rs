@@ -2,6 +2,7 @@
 //! handed out. `step.rs` tells the store of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +33,10 @@ pub(super) fn place(lane: Lane) -> usize {
     }
 }
 
+pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) windows: [Window; 2],
@@ -58,6 +63,8 @@ pub(super) struct State {
     pub(super) unwritten_since: Option<Instant>,
     /// A later message waits for one of them, or a step has failed: they are written at once.
     pub(super) is_awaited: bool,
+    /// Attempts that wait for a step before their handlers begin.
+    pub(super) begins: BTreeMap<DeliveryId, Attempts>,
     /// The last entry of each lane that was handed out, and how many the next hand-out may bring.
     pub(super) handed_out: [EntryId; 2],
     pub(super) ahead: usize,

@@ -1,11 +1,12 @@
 //! What a step of the owner writes: what the store does not know yet, and what changes here once it does.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::state::{State, place, weight};
+use super::state::{State, lock, place, weight};
 use crate::domain::{EntryId, Window};
 use crate::store::{Attempts, Commit, DeliveryId, End, Kind, LaneStep, Note, Step};
 use crate::wire::redelivery::RETRY_FIELD;
@@ -33,6 +34,29 @@ pub(super) struct Change {
     pub(super) ended: Vec<(DeliveryId, Box<str>)>,
     /// How many acknowledgements the step tells the store.
     pub(super) acks: usize,
+}
+
+/// Attempts that wait for a step, as long as their caller does.
+pub(super) struct Begins<'a> {
+    state: &'a Mutex<State>,
+    ids: Vec<DeliveryId>,
+}
+
+impl<'a> Begins<'a> {
+    pub(super) fn wait(state: &'a Mutex<State>, begun: Vec<(DeliveryId, Attempts)>) -> Self {
+        let ids = begun.iter().map(|(id, _)| *id).collect();
+        lock(state).begins.extend(begun);
+        Self { state, ids }
+    }
+}
+
+impl Drop for Begins<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(self.state);
+        for id in &self.ids {
+            state.begins.remove(id);
+        }
+    }
 }
 
 impl State {
@@ -94,10 +118,9 @@ impl State {
         change.ends.retain(|one| is_out(&one.delivery()));
         change.kept.retain(|(id, ..)| is_out(id));
         change.released.retain(|(id, _)| is_out(id));
-        change.begun.retain(|(id, _)| is_out(id));
     }
 
-    /// Adds the waiting acknowledgements to a change, and lets the messages of the next hand-out begin, so
+    /// Adds the waiting acknowledgements and attempts to a change, and lets the messages of the next hand-out begin, so
     /// that a hand-out needs no step of its own.
     pub(super) fn gather(&mut self, change: &mut Change) {
         let settles = self.unwritten > 0 || !change.ends.is_empty();
@@ -107,6 +130,9 @@ impl State {
                 change.raise[at] = change.raise[at].max(ahead);
             }
         }
+        let is_out = |id: &DeliveryId| self.messages.get(id).is_some_and(|one| one.is_out);
+        let begins = self.begins.iter().filter(|(id, _)| is_out(id));
+        change.begun = begins.map(|(id, attempts)| (*id, *attempts)).collect();
         change.ended = std::mem::take(&mut self.ended);
         change.acks = std::mem::take(&mut self.unwritten);
         (self.is_awaited, self.unwritten_since) = (false, None);
@@ -230,6 +256,7 @@ impl State {
             }
         }
         for (id, attempts) in &change.begun {
+            self.begins.remove(id);
             if let Some(one) = self.messages.get_mut(id) {
                 (one.attempts, one.has_note) = (*attempts, true);
             }

@@ -1,6 +1,8 @@
 //! One process after the other owns a partition; steps fail, get lost and are repeated.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
 
 use super::*;
 use crate::adapters::memory::MemoryStore;
@@ -318,6 +320,26 @@ async fn a_step_of_unknown_outcome_keeps_its_number_also_after_a_try_that_did_no
         let group = &status.await.unwrap().unwrap().groups[0];
         assert_eq!((group.scheduled, group.lag), (2, 0), "dropped: {dropped}");
     }
+}
+
+#[tokio::test]
+async fn one_step_notes_all_attempts_that_wait_for_it() {
+    let ground = Ground::with(&[None; 4]).await;
+    let owner = ground.own(1).await;
+    let out = ids(&owner.hand_out(4).await.unwrap());
+    ground.steps();
+    let begin = |id| owner.begin(vec![(id, Attempts::from(1))]);
+    let turn = owner.turn.lock().await;
+    let mut begin_all = join_all(out[..3].iter().map(|id| begin(*id)));
+    assert!((&mut begin_all).now_or_never().is_none());
+    // Its worker gives up before.
+    assert!(begin(out[3]).now_or_never().is_none());
+    drop(turn);
+    assert!(begin_all.await.into_iter().all(|may| may.unwrap()));
+    assert_eq!(ground.steps(), 1);
+    let notes = ground.notes(2).await;
+    let noted: Vec<_> = notes.iter().map(|note| note.delivery).collect();
+    assert_eq!(noted, out[..3]);
 }
 
 #[tokio::test]
