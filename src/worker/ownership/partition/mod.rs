@@ -18,7 +18,7 @@ use self::step::{Begins, Change};
 use crate::api::ownership::Tenure;
 use crate::domain::{Cursor, EntryId, Error, ErrorKind, describe};
 use crate::store::{
-    Attempts, Bell, Commit, DeliveryId, End, Fate, Fetched, Lane, Member, Note, Ring, Step,
+    Attempts, Bell, Commit, DeliveryId, End, Fate, Fetched, Lane, Member, Note, Ring, Rings, Step,
     Stepped, Store,
 };
 use crate::wire::Decoder;
@@ -51,6 +51,8 @@ pub(super) struct OwnedPartition {
     /// One step is under way at a time.
     turn: tokio::sync::Mutex<Turn>,
     state: Mutex<State>,
+    /// Rings when a step has noted attempts.
+    noted: Rings,
     /// Another owner has taken the cursor.
     is_fenced_off: AtomicBool,
 }
@@ -97,6 +99,7 @@ impl OwnedPartition {
             rules,
             turn: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
+            noted: Rings::default(),
             is_fenced_off: AtomicBool::new(false),
         }
     }
@@ -111,12 +114,20 @@ impl OwnedPartition {
 
     /// Writes a change, after one whose outcome is unknown. Returns whether the store has it, and
     /// whether more messages are ready.
-    async fn write(&self, mut change: Change) -> Result<(Stepped, bool), Error> {
+    async fn write(&self, change: Change) -> Result<(Stepped, bool), Error> {
         let mut turn = self.turn.lock().await;
+        self.write_in(&mut turn, change).await
+    }
+
+    async fn write_in(
+        &self,
+        turn: &mut Turn,
+        mut change: Change,
+    ) -> Result<(Stepped, bool), Error> {
         let mut ready = false;
         if let Some((step, last)) = turn.unanswered.take() {
             let kept: Vec<_> = last.kept.iter().map(|(id, ..)| *id).collect();
-            let sent = self.send(&mut turn, step, last).await?;
+            let sent = self.send(turn, step, last).await?;
             // The caller of that step does not know yet that it is done.
             let mut state = self.state();
             for id in kept {
@@ -141,7 +152,7 @@ impl OwnedPartition {
         };
         match step {
             Some(step) => {
-                let (stepped, more) = self.send(&mut turn, step, change).await?;
+                let (stepped, more) = self.send(turn, step, change).await?;
                 Ok((stepped, ready | more))
             }
             None => {
@@ -165,7 +176,11 @@ impl OwnedPartition {
         let result = match answer {
             Ok(Stepped::Done) => {
                 turn.last = step.number;
-                Ok((Stepped::Done, self.state().apply(change, step)))
+                let ready = self.state().apply(change, step);
+                if !change.begun.is_empty() {
+                    self.noted.ring();
+                }
+                Ok((Stepped::Done, ready))
             }
             Ok(stale) => {
                 self.end();
@@ -424,9 +439,19 @@ impl OwnedPartition {
     /// Notes that attempts begin. One step notes all that wait for their turn. Returns whether this process
     /// may begin them.
     pub(super) async fn begin(&self, begun: Vec<(DeliveryId, Attempts)>) -> Result<bool, Error> {
-        let _waiting = Begins::wait(&self.state, begun);
-        let (stepped, _) = self.write(Change::default()).await?;
-        Ok(stepped == Stepped::Done && !self.tenure.is_over())
+        let begins = Begins::wait(&self.state, begun);
+        let turn = tokio::select! {
+            biased;
+            () = begins.noted(&self.noted) => None,
+            turn = self.turn.lock() => Some(turn),
+        };
+        if let Some(mut turn) = turn {
+            let (stepped, _) = self.write_in(&mut turn, Change::default()).await?;
+            if stepped != Stepped::Done {
+                return Ok(false);
+            }
+        }
+        Ok(!self.tenure.is_over())
     }
 
     /// Puts messages back that were handed out and not begun, for a later time.

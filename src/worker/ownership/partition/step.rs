@@ -1,5 +1,6 @@
 //! What a step of the owner writes: what the store does not know yet, and what changes here once it does.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 
 use super::state::{State, lock, place, weight};
 use crate::domain::{EntryId, Window};
-use crate::store::{Attempts, Commit, DeliveryId, End, Kind, LaneStep, Note, Step};
+use crate::store::{Attempts, Commit, DeliveryId, End, Kind, LaneStep, Note, Rings, Step};
 use crate::wire::redelivery::RETRY_FIELD;
 
 /// The most acknowledgements that wait for a step.
@@ -47,6 +48,18 @@ impl<'a> Begins<'a> {
         let ids = begun.iter().map(|(id, _)| *id).collect();
         lock(state).begins.extend(begun);
         Self { state, ids }
+    }
+
+    /// Waits until a step of another caller has noted all of them. Cancel safe.
+    pub(super) async fn noted(&self, rings: &Rings) {
+        loop {
+            let seen = rings.count();
+            let waits = |begins: &BTreeMap<_, _>| self.ids.iter().any(|id| begins.contains_key(id));
+            if !waits(&lock(self.state).begins) {
+                return;
+            }
+            rings.since(seen).await;
+        }
     }
 }
 
@@ -120,8 +133,8 @@ impl State {
         change.released.retain(|(id, _)| is_out(id));
     }
 
-    /// Adds the waiting acknowledgements and attempts to a change, and lets the messages of the next hand-out begin, so
-    /// that a hand-out needs no step of its own.
+    /// Adds the waiting acknowledgements and attempts to a change, and lets the messages of the next hand-out
+    /// begin, so that a hand-out needs no step of its own.
     pub(super) fn gather(&mut self, change: &mut Change) {
         let settles = self.unwritten > 0 || !change.ends.is_empty();
         if settles && !change.lower {

@@ -343,6 +343,25 @@ async fn one_step_notes_all_attempts_that_wait_for_it() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_another_step_has_noted_begins_beside_the_next_step() {
+    let ground = Ground::with(&[None; 2]).await;
+    let owner = ground.own(1).await;
+    let out = ids(&owner.hand_out(2).await.unwrap());
+    let begin = |id| owner.begin(vec![(id, Attempts::from(1))]);
+    let turn = owner.turn.lock().await;
+    let mut first = Box::pin(begin(out[0]));
+    let mut second = Box::pin(begin(out[1]));
+    assert!((&mut first).now_or_never().is_none());
+    let mut next = Box::pin(owner.turn.lock());
+    assert!((&mut next).now_or_never().is_none());
+    assert!((&mut second).now_or_never().is_none());
+    drop(turn);
+    assert!(first.await.unwrap());
+    let _turn = next.await;
+    assert!(second.now_or_never().unwrap().unwrap());
+}
+
+#[tokio::test]
 async fn a_delivery_that_is_given_back_before_it_began_leaves_no_mark() {
     let ground = Ground::with(&[None, None]).await;
     let mut owner = ground.own(1).await;
