@@ -6,7 +6,8 @@
 //! - Unmarked: the first hand-out of an entry counts when its process dies, begun or not. In an owned group a
 //!   failed message keeps its entry, so this happens at its first attempt only.
 //! - Cut short: later attempts are marked as begun just before the handler is called, and the process
-//!   died in between, or lost its lease before it had the reply.
+//!   died in between, or lost its lease before it had the reply. In an owned group this happens once for each
+//!   fault: each one gives the partition to another process, which marks the attempt again.
 
 use super::messages::{Call, Story};
 use super::{Faults, Promise, Verdict};
@@ -32,25 +33,26 @@ pub(super) fn check(
     let counted = counted.chain(letter.map(|(at, letter)| (letter.attempts, *at)));
     let most = counted.clone().map(|(count, _)| count).max().unwrap_or(0);
 
-    let (mut entry_since, mut is_first, mut was_cut_short) = (0, true, false);
+    let (mut entry_since, mut is_first, mut cuts) = (0, true, 0);
     for number in 1..=most {
         let mut of_number = calls.iter().filter(|call| call.attempt == number);
         if let Some(last) = of_number.next_back() {
             let failed = matches!(last.ended, Some((_, End::Fail)));
             is_first = failed && !is_owned;
             if failed {
-                (entry_since, was_cut_short) = (last.at, false);
+                (entry_since, cuts) = (last.at, 0);
             }
             continue;
         }
         let seen_at = counted.clone().filter(|(count, _)| *count >= number);
         let seen_at = seen_at.map(|(_, at)| at).min().unwrap_or(u64::MAX);
-        let excused = faults.between(topic, entry_since, seen_at);
-        if excused && is_first {
+        let struck = faults.count(topic, entry_since, seen_at);
+        let excused = if is_owned { struck } else { struck.min(1) };
+        if struck > 0 && is_first {
             verdict.counts.unmarked += 1;
-        } else if excused && !was_cut_short {
+        } else if cuts < excused {
             verdict.counts.cut_short += 1;
-            was_cut_short = true;
+            cuts += 1;
         } else {
             let what = format!("{name}: attempt {number} counts, and no handler began it");
             verdict.breaks(Promise::Begun, what);

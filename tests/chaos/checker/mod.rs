@@ -204,6 +204,11 @@ impl Faults<'_> {
         self.of(topic, from, to).next().is_some()
     }
 
+    /// How many such faults there were.
+    fn count(&self, topic: &str, from: u64, to: u64) -> usize {
+        self.of(topic, from, to).count()
+    }
+
     /// Whether such a fault can have kept a worker from giving back what it held.
     fn keep_from_giving_back(&self, topic: &str, from: u64, to: u64) -> bool {
         self.of(topic, from, to).any(|spell| !spell.gives_back)

@@ -1,7 +1,7 @@
 //! Short histories about the keys of an owned group, written by hand. Messages with the same last digit have
 //! the same key.
 
-use crate::checker::{Promise, check};
+use crate::checker::{Promise, Rules, check};
 use crate::history::{End, Event, Fate};
 use crate::story::{Story, rules};
 
@@ -238,4 +238,15 @@ fn an_owned_group_marks_every_attempt_after_a_failure() {
     let counts = check(&skips.0, &rules()).counts;
     assert_eq!((counts.unmarked, counts.cut_short), (0, 1));
     assert_eq!((counts.turns, counts.owners), (2, 2));
+    // Each fault cuts one attempt short.
+    let rules = Rules {
+        max_attempts: |_| 4,
+        ..rules()
+    };
+    let later = |faults: &[Is]| {
+        let story = story(&[&first[..], faults, &[Done(1, 4, 7)]].concat());
+        check(&story.0, &rules).broken()
+    };
+    assert!(later(&[]).contains(&Promise::Begun));
+    assert!(!later(&[Over("a freeze")]).contains(&Promise::Begun));
 }
