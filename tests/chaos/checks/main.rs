@@ -1,4 +1,4 @@
-//! The checker of histories: each promise is seen to be broken where it is.
+//! Tests that the checker of histories detects each broken promise.
 
 // The runner and the conformance suite use the rest.
 #[allow(dead_code)]

@@ -80,7 +80,7 @@ impl Doctor {
                 let roster = match owned::roster(&*self.store, &at).await {
                     Ok(roster) => roster.unwrap_or_default(),
                     Err(error) => {
-                        // What the looks before found stands.
+                        // Keeps the results of the earlier looks.
                         failures.note(&at, &error);
                         unread.insert(at);
                         continue;

@@ -31,7 +31,7 @@ pub(in crate::adapters::redis::net) fn steps(
 }
 
 /// Whether the reply of ROLE is a primary's. A replica counts as not ready: sentinels name it while they
-/// make it the primary, and name a former primary until they know better.
+/// make it the primary, and name a former primary until they detect the failover.
 pub(in crate::adapters::redis::net) fn is_primary(role: &[u8]) -> Result<(), RedisError> {
     let reply = redis::parse_redis_value(role)?;
     let name = reply::array(reply)?.into_iter().next();
