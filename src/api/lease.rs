@@ -191,7 +191,7 @@ impl Lease {
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire) || self.tenure().is_some_and(Tenure::is_over)
+        self.cancelled.load(Ordering::Acquire) || self.is_over()
     }
 
     /// Ties the delivery to the time in which this process owns its partition.
@@ -201,6 +201,11 @@ impl Lease {
 
     pub(crate) fn tenure(&self) -> Option<&Tenure> {
         self.tenure.get().map(|tenure| &**tenure)
+    }
+
+    /// Whether this process owns the partition of the delivery no longer, or anew.
+    pub(crate) fn is_over(&self) -> bool {
+        self.tenure().is_some_and(Tenure::is_over)
     }
 
     pub(crate) async fn cancelled(&self) {

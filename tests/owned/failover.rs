@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redstart::container::ContainerBuilder;
 use redstart::topics::TopicSettings;
@@ -18,10 +18,11 @@ use crate::member::{Ground, start};
 use crate::support::cluster::Cluster;
 use crate::support::sentinel::Watched;
 use crate::support::worker::Worker;
-use crate::support::{Server, finish, group, topic, until};
+use crate::support::{PATIENCE, Server, finish, group, topic, until};
 
 const PARTITIONS: u16 = 12;
 const REPLICATED: Durability = Durability::replicated(1, Durability::MAX_TIMEOUT);
+const AT_ONCE: u32 = 100;
 const HOUR_IN_MICROS: &str = "3600000000";
 
 /// What was published, and what of it may not be in the log.
@@ -109,13 +110,14 @@ impl Drill {
         }
     }
 
+    /// Publishes until so many messages are durable. A replica that a busy machine holds up makes none durable.
     async fn publish(&mut self, count: u32) {
-        // A replica that a busy machine holds up makes no message durable.
-        until("a replica that keeps up", async || {
-            self.is_published(20).await.then_some(())
-        })
-        .await;
-        assert!(self.is_published(count).await, "nothing fails");
+        for _ in 0..count.div_ceil(AT_ONCE) {
+            until("a replica that keeps up", async || {
+                self.is_published(AT_ONCE).await.then_some(())
+            })
+            .await;
+        }
     }
 
     async fn is_published(&mut self, count: u32) -> bool {
@@ -164,20 +166,25 @@ impl Drill {
 
     /// Waits until everything is settled: all owners then know what the store has.
     async fn drain(&self) {
-        until("the group to drain", async || {
+        let (mut fewest, mut deadline) = (u64::MAX, Instant::now() + PATIENCE);
+        loop {
             // A former primary that comes back ends its connections once more.
-            let groups = self
-                .container
-                .topics()
-                .groups(&topic("orders"))
-                .await
-                .ok()?;
-            let status = groups
-                .into_iter()
-                .find(|one| one.group == group("billing"))?;
-            (status.lag + status.in_flight + status.scheduled == 0).then_some(())
-        })
-        .await;
+            let groups = self.container.topics().groups(&topic("orders")).await;
+            let left = groups.as_ref().ok().and_then(|groups| {
+                let status = groups.iter().find(|one| one.group == group("billing"))?;
+                Some(status.lag + status.in_flight + status.scheduled)
+            });
+            match left {
+                Some(0) => return,
+                Some(left) if left < fewest => {
+                    (fewest, deadline) = (left, Instant::now() + PATIENCE);
+                }
+                _ => {}
+            }
+            let is_late = Instant::now() > deadline;
+            assert!(!is_late, "{fewest} messages are left: {groups:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Ends the members and checks the history.

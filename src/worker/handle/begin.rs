@@ -78,7 +78,10 @@ pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Result<Vec<Beg
     let Some(holders) = mark(core, &begins, &leases).await else {
         return Err(deliveries);
     };
-    marking().for_each(|one| one.lease.mark());
+    marking()
+        .zip(&holders)
+        .filter(|(_, holder)| **holder == Holder::Member)
+        .for_each(|(one, _)| one.lease.mark());
     core.note_holders(&hand_outs, &holders);
     let begun = deliveries.into_iter();
     let begun = begun.filter(|one| !one.lease.is_cancelled());
@@ -121,8 +124,16 @@ async fn mark_in(
 ) -> Option<Vec<Holder>> {
     let mut failures = 0;
     while !core.stop.is_cancelled() {
-        match core.store.deliveries().begin(&core.member, begins).await {
-            Ok(marked) => {
+        // Where a partition of an owned group was lost, another worker may have the message by now.
+        let live = (0..begins.len()).filter(|place| !leases[*place].is_over());
+        let live: Vec<usize> = live.collect();
+        let tried: Vec<Begin> = live.iter().map(|place| begins[*place]).collect();
+        match core.store.deliveries().begin(&core.member, &tried).await {
+            Ok(answers) => {
+                let mut marked = vec![Holder::Other; begins.len()];
+                for (place, holder) in live.into_iter().zip(answers) {
+                    marked[place] = holder;
+                }
                 if failures > 0 {
                     track.faults.marking.clear();
                 }

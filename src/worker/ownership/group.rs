@@ -266,10 +266,12 @@ impl OwnedGroup {
                 .or_default()
                 .push(place);
         }
-        for (number, places) in parts {
-            let Some(partition) = self.get(number) else {
-                continue;
-            };
+        // All at once: a partition that comes back meanwhile has other deliveries.
+        let parts: Vec<_> = parts
+            .into_iter()
+            .filter_map(|(number, places)| Some((self.get(number)?, places)))
+            .collect();
+        for (partition, places) in parts {
             let begun = places.iter().map(|place| begins[*place]);
             let begun = begun
                 .map(|one| (bare(one.delivery), one.attempts))

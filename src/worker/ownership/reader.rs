@@ -40,16 +40,22 @@ impl OwnedReader {
         }
         self.first = (self.first + 1) % partitions.len();
         partitions.rotate_left(self.first);
-        let (mut all, mut failure) = (Vec::new(), None);
+        let (mut found, mut room, mut failure) = (Vec::new(), max, None);
         for partition in partitions {
-            if all.len() >= max {
+            if room == 0 {
                 break;
             }
-            match partition.hand_out(max - all.len()).await {
-                Ok(fetched) => all.extend(fetched),
+            match partition.hand_out(room).await {
+                Ok(fetched) => {
+                    room -= fetched.len();
+                    found.push((partition, fetched));
+                }
                 Err(error) => failure = Some(error),
             }
         }
+        // A partition that was lost meanwhile hands its messages out again when it is back.
+        found.retain(|(partition, _)| !partition.tenure.is_over());
+        let all: Vec<Fetched> = found.into_iter().flat_map(|(_, fetched)| fetched).collect();
         match failure {
             Some(failure) if all.is_empty() => Err(failure),
             _ => Ok(all),

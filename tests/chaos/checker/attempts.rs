@@ -15,7 +15,7 @@ use crate::history::End;
 
 pub(super) fn check(
     topic: &str,
-    (name, is_owned): (&str, bool),
+    (name, is_owned, since): (&str, bool, u64),
     story: &Story<'_>,
     faults: &Faults<'_>,
     verdict: &mut Verdict,
@@ -33,13 +33,13 @@ pub(super) fn check(
     let counted = counted.chain(letter.map(|(at, letter)| (letter.attempts, *at)));
     let most = counted.clone().map(|(count, _)| count).max().unwrap_or(0);
 
-    let (mut entry_since, mut is_first, mut cuts) = (0, true, 0);
+    let (mut entry_since, mut is_first, mut cuts) = (since, true, 0);
     for number in 1..=most {
         let mut of_number = calls.iter().filter(|call| call.attempt == number);
         if let Some(last) = of_number.next_back() {
             let failed = matches!(last.ended, Some((_, End::Fail)));
             is_first = failed && !is_owned;
-            if failed {
+            if failed || is_owned {
                 (entry_since, cuts) = (last.at, 0);
             }
             continue;

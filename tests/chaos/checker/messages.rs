@@ -110,7 +110,9 @@ pub(super) fn check(
         let name = format!("{topic}/{group} {n}");
         story.check(topic, &name, rules, faults, verdict);
         let is_owned = seen.owned.contains(&(*topic, *group));
-        attempts::check(topic, (&name, is_owned), story, faults, verdict);
+        let published = seen.published.get(&(*topic, *n));
+        let since = published.map_or(0, |published| published.begun);
+        attempts::check(topic, (&name, is_owned, since), story, faults, verdict);
         if let Some((_, letter)) = story.letters.first()
             && !(rules.may_die)(topic, *n)
         {

@@ -148,6 +148,10 @@ impl OwnedPartition {
             let mut state = self.state();
             state.restrict(&mut change);
             state.gather(&mut change);
+            if self.tenure.is_over() {
+                // No handler begins any more.
+                change.begun.clear();
+            }
             state.step(&change, self.tenure.fence().token, turn.last + 1)
         };
         match step {

@@ -343,6 +343,23 @@ async fn one_step_notes_all_attempts_that_wait_for_it() {
 }
 
 #[tokio::test]
+async fn no_attempt_is_noted_after_the_time_of_the_owner() {
+    let ground = Ground::with(&[None; 2]).await;
+    let owner = ground.own(1).await;
+    let out = ids(&owner.hand_out(2).await.unwrap());
+    let turn = owner.turn.lock().await;
+    let mut begin = Box::pin(owner.begin(vec![(out[0], Attempts::from(1))]));
+    assert!((&mut begin).now_or_never().is_none());
+    owner.state().acknowledge(out[1]);
+    owner.tenure.end();
+    drop(turn);
+    assert!(!begin.await.unwrap());
+    owner.flush().await.unwrap();
+    let notes = ground.notes(2).await;
+    assert!(notes.is_empty(), "{notes:?}");
+}
+
+#[tokio::test]
 async fn an_attempt_that_another_step_has_noted_begins_beside_the_next_step() {
     let ground = Ground::with(&[None; 2]).await;
     let owner = ground.own(1).await;
