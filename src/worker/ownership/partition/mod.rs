@@ -424,9 +424,13 @@ impl OwnedPartition {
         (waited || state.awaits_a_step()) && !self.is_fenced_off()
     }
 
-    /// How many acknowledgements the store does not know.
+    /// How many acknowledgements the store may not know: those that no step has told, and those of a step
+    /// without an answer.
     pub(super) fn unwritten(&self) -> u64 {
-        self.state().unwritten as u64
+        let turn = self.turn.try_lock();
+        let unanswered = turn.as_ref().ok().and_then(|turn| turn.unanswered.as_ref());
+        let unanswered = unanswered.map_or(0, |(_, change)| change.acks);
+        (self.state().unwritten + unanswered) as u64
     }
 
     /// Ends deliveries whose effects the store has written with them.

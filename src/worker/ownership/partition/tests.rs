@@ -323,6 +323,20 @@ async fn a_step_of_unknown_outcome_keeps_its_number_also_after_a_try_that_did_no
 }
 
 #[tokio::test]
+async fn acknowledgements_of_a_step_without_an_answer_count_as_unwritten() {
+    let ground = Ground::with(&[None; 2]).await;
+    let owner = ground.own(1).await;
+    let out = ids(&owner.hand_out(2).await.unwrap());
+    owner.commit(out, Vec::new()).await.unwrap();
+    ground.script.fail(STEP, Failure::AnswerHangs);
+    // As a shutdown does at its deadline.
+    assert!(owner.flush().now_or_never().is_none());
+    assert_eq!(owner.unwritten(), 2);
+    owner.flush().await.unwrap();
+    assert_eq!(owner.unwritten(), 0);
+}
+
+#[tokio::test]
 async fn one_step_notes_all_attempts_that_wait_for_it() {
     let ground = Ground::with(&[None; 4]).await;
     let owner = ground.own(1).await;
