@@ -203,7 +203,8 @@ impl Lease {
         self.tenure.get().map(|tenure| &**tenure)
     }
 
-    /// Whether this process owns the partition of the delivery no longer, or anew.
+    /// Whether this process has lost the partition of the delivery since it got the delivery. It may own the
+    /// partition again.
     pub(crate) fn is_over(&self) -> bool {
         self.tenure().is_some_and(Tenure::is_over)
     }

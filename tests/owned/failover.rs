@@ -110,7 +110,8 @@ impl Drill {
         }
     }
 
-    /// Publishes until so many messages are durable. A replica that a busy machine holds up makes none durable.
+    /// Publishes until `count` messages are durable. On a busy machine the replica can fall behind, and some are
+    /// not durable at first.
     async fn publish(&mut self, count: u32) {
         for _ in 0..count.div_ceil(AT_ONCE) {
             until("a replica that keeps up", async || {

@@ -127,6 +127,10 @@ async fn mark_in(
         // Where a partition of an owned group was lost, another worker may have the message by now.
         let live = (0..begins.len()).filter(|place| !leases[*place].is_over());
         let live: Vec<usize> = live.collect();
+        if live.is_empty() {
+            track.faults.marking.clear();
+            return Some(vec![Holder::Other; begins.len()]);
+        }
         let tried: Vec<Begin> = live.iter().map(|place| begins[*place]).collect();
         match core.store.deliveries().begin(&core.member, &tried).await {
             Ok(answers) => {
@@ -161,10 +165,13 @@ async fn mark_in(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Fence;
+    use crate::api::ownership::Tenure;
     use crate::domain::Outcome;
     use crate::worker::fixture::{Fixture, all, at_most, handler, lose};
     use crate::worker::handle::pipeline::run;
     use crate::worker::script::Failure;
+    use tokio::time::Instant;
 
     const BEGIN: &str = "deliveries.begin";
 
@@ -220,6 +227,29 @@ mod tests {
         let (handler, mut calls) = handler(Outcome::Ack);
         run(core, handler).await;
         assert_eq!(all(&mut calls), []);
+    }
+
+    #[tokio::test]
+    async fn no_attempt_is_marked_whose_partition_was_lost_meanwhile() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements, fetched) = fixture.holding(at_most(5), (1, true)).await;
+        let fence = Fence {
+            partition: 0,
+            token: 7,
+        };
+        let tenure = Tenure::new(fence, Instant::now() + Duration::from_secs(60));
+        let tenure = Arc::new(tenure);
+        let lease = Lease::new(1, 0, true, Instant::now());
+        lease.bind(Arc::clone(&tenure));
+        fixture.script.fail(BEGIN, Failure::NotDone);
+        fixture.script.on(BEGIN, move || tenure.end());
+        let begin = Begin {
+            delivery: fetched[0].receipt,
+            attempts: Attempts::from(1),
+        };
+        let marked = mark_in(&core, core.tracks.first(), &[begin], &[&lease]).await;
+        assert_eq!(marked, Some(vec![Holder::Other]));
+        assert_eq!(fixture.script.calls(), [BEGIN]);
     }
 
     #[tokio::test]

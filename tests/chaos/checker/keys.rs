@@ -2,9 +2,9 @@
 //!
 //! A partition has one owner at a time, and each owner has a greater token than the one before. Where a fault
 //! takes a partition from its owner, the next one begins the unsettled messages beside handlers that still
-//! run. No fault excuses what one process does. The order needs no such excuse: a later message
-//! begins when the store has the end of the earlier ones, whoever owns the partition then. So an owner goes
-//! back only where a server has taken something back.
+//! run. No fault excuses what one process does. The order needs no excuse: a later message begins only when the
+//! store knows that the earlier ones have ended, whichever process owns the partition. So an owner goes back
+//! only if a failover has lost what a server had acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 

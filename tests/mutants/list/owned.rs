@@ -39,7 +39,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "src/worker/ownership/membership.rs",
         before: "one.is_idle() && one.is_closing() || self.closes_by(one)",
         after: "one.is_closing() || self.closes_by(one)",
-        breaks: "Processes that share partitions anew never have two handlers of a key at once.",
+        breaks: "When a process joins, no key has two handlers at once.",
         target: Target::Test("owned"),
         test: "processes::the_messages_of_a_key_keep_their_order_whatever_happens_to_processes",
         quick: false,

@@ -40,7 +40,7 @@ pub(in crate::adapters::redis) struct Server {
     info: Arc<ConnectionInfo>,
     address: Arc<str>,
     tls: Option<Tls>,
-    /// The service whose primary this must be. Sentinels can still name a server that is no longer a primary.
+    /// The service of which this server must be the primary. A sentinel can still name a former primary.
     primary_of: Option<Arc<str>>,
 }
 
