@@ -26,7 +26,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "attempt-that-nobody-knows",
-        file: "src/worker/ownership/partition/mod.rs",
+        file: "src/worker/ownership/partition/hand_out.rs",
         before: "change.raise[at] = window.ahead(last, state.ahead);",
         after: "let _ = window.ahead(last, state.ahead);",
         breaks: "An attempt counts whose process dies as soon as the handler has begun.",
@@ -56,7 +56,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "high-not-written",
-        file: "src/worker/ownership/partition/mod.rs",
+        file: "src/worker/ownership/partition/hand_out.rs",
         before: "change.raise[at] = window.ahead(last, state.ahead);",
         after: "let _ = window.ahead(last, state.ahead);",
         breaks: "The store knows before a handler begins that it may have begun.",

@@ -9,7 +9,7 @@ use super::*;
 use crate::adapters::memory::MemoryStore;
 use crate::api::Fence;
 use crate::domain::{Codec, Envelope};
-use crate::store::{Capabilities, Kind, NewEntry, StartFrom, Taken};
+use crate::store::{Capabilities, Fetched, Kind, Lane, NewEntry, StartFrom, Taken};
 use crate::wire::{Limits, encode_entry};
 use crate::worker::fixture::member;
 use crate::worker::script::{Failure, Script};
