@@ -10,6 +10,7 @@ mod gate;
 mod later;
 mod later_desk;
 mod outside;
+mod pace;
 mod publish;
 mod subscribe;
 
@@ -30,6 +31,7 @@ use crate::wire::{Decoder, Limits};
 pub(crate) use due::Due;
 pub(crate) use effects::{Admission, Prepared, committed, refused};
 use outside::OutsideCommits;
+pub(crate) use pace::Pace;
 pub(crate) use publish::Publishing;
 pub(crate) use subscribe::Setup;
 use subscribe::{Start, Subscriptions};
@@ -44,6 +46,7 @@ pub(crate) struct StoreBus {
     overrides: Overrides,
     outside: OutsideCommits,
     subscriptions: Arc<Subscriptions>,
+    pace: Arc<Pace>,
     start: Start,
     /// Sees how each delivery ends; tests set one.
     observer: OnceLock<Arc<dyn Observer>>,
@@ -64,6 +67,7 @@ impl StoreBus {
             decoder: Decoder::new(limits),
             publishing: Arc::new(publishing),
             subscriptions: Arc::default(),
+            pace: Arc::default(),
             start,
             overrides: Overrides::default(),
             observer: OnceLock::new(),

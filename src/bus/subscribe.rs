@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::StoreBus;
+use super::pace::Pace;
 use super::publish::{Publishing, closed};
 use crate::api::overrides::Override;
 use crate::api::propagator::Telemetry;
@@ -22,6 +23,7 @@ pub(crate) struct Setup {
     pub(crate) options: SubscribeOptions,
     pub(crate) decoder: Decoder,
     pub(crate) telemetry: Option<Arc<Telemetry>>,
+    pub(crate) pace: Arc<Pace>,
     /// Publishes for handlers.
     pub(crate) publishing: Arc<Publishing>,
     /// Called once, when the subscription has ended.
@@ -183,6 +185,7 @@ impl StoreBus {
             decoder: self.decoder.clone(),
             telemetry: self.publishing.telemetry.clone(),
             publishing: Arc::clone(&self.publishing),
+            pace: Arc::clone(&self.pace),
             ended: Box::new(move || {
                 let mut table = subscriptions.table();
                 // Another subscription may have the name of a dead one by now.

@@ -45,6 +45,7 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
         mut options,
         decoder,
         publishing,
+        pace,
         telemetry,
         ended,
     } = setup;
@@ -83,6 +84,7 @@ async fn begin(setup: Setup) -> Result<Subscription, Error> {
         .collect();
     let opened = try_join_all(openings.iter().map(|one| core.store.open(one))).await?;
     core.telemetry = telemetry;
+    core.capacity.join(pace);
     core.owned = owned;
     if core.owned.is_none() {
         core.lease.set(&*core.store, &core.member).await?;

@@ -6,11 +6,13 @@
 //! worthwhile read is free, and the release that frees the last missing slot wakes it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::bus::Pace;
 use crate::worker::intake::policy::POLICY;
 
 #[derive(Debug)]
@@ -23,8 +25,11 @@ pub(crate) struct Capacity {
     slow: AtomicBool,
     occupied: AtomicUsize,
     finished: AtomicU64,
-    /// Finished deliveries a second, measured at the last adaptation.
-    pace: AtomicU64,
+    began: Instant,
+    /// When the last delivery that was there had been handled, in microseconds after `began`.
+    emptied: AtomicU64,
+    /// Of all subscriptions of the container.
+    pace: Arc<Pace>,
     freed: Notify,
     /// When the prefetch was last adapted, and how many deliveries were finished then.
     adapted: Mutex<(Instant, u64)>,
@@ -39,10 +44,17 @@ impl Capacity {
             slow: AtomicBool::new(false),
             occupied: AtomicUsize::new(0),
             finished: AtomicU64::new(0),
-            pace: AtomicU64::new(0),
+            began: Instant::now(),
+            emptied: AtomicU64::new(0),
+            pace: Arc::default(),
             freed: Notify::new(),
             adapted: Mutex::new((Instant::now(), 0)),
         }
+    }
+
+    /// Counts what it finishes for the container.
+    pub(crate) fn join(&mut self, pace: Arc<Pace>) {
+        self.pace = pace;
     }
 
     fn prefetch(&self) -> usize {
@@ -101,7 +113,7 @@ impl Capacity {
     /// Whether to pause before the next read, after one that asked for `max` and brought `fetched`.
     pub(crate) fn should_gather(&self, fetched: usize, max: usize) -> bool {
         let small = (1..POLICY.gather_below.min(max)).contains(&fetched);
-        small && self.adaptive && self.pace.load(Ordering::Relaxed) >= POLICY.gather_pace
+        small && self.adaptive && self.pace.per_second() >= POLICY.gather_pace
     }
 
     /// Enters `count` deliveries.
@@ -129,6 +141,10 @@ impl Capacity {
     fn release(&self) {
         self.finished.fetch_add(1, Ordering::Relaxed);
         let occupied = self.occupied.fetch_sub(1, Ordering::SeqCst) - 1;
+        if occupied == 0 {
+            let after = self.began.elapsed().as_micros() as u64;
+            self.emptied.store(after, Ordering::Relaxed);
+        }
         if self.total().saturating_sub(occupied) == self.worthwhile() {
             self.freed.notify_waiters();
         }
@@ -148,17 +164,26 @@ impl Capacity {
     }
 
     /// Adapts the prefetch to the handlers' pace: quick handlers get reads of hundreds, slow
-    /// handlers keep nothing from other processes. Only fetchers call this.
+    /// handlers keep nothing from other processes. The pace counts the time in which there was something
+    /// to handle: a topic whose messages come in bursts is as quick as its handlers. Only fetchers call
+    /// this.
     pub(crate) fn adapt(&self, now: Instant) {
         let mut last = self.adapted.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = now.saturating_duration_since(last.0);
-        if !self.adaptive || passed < POLICY.adapt_every {
+        if passed < POLICY.adapt_every {
             return;
         }
         let finished = self.finished.load(Ordering::Relaxed);
-        let pace = (finished - last.1) as f64 / passed.as_secs_f64();
+        let newly = finished - last.1;
+        let emptied = Duration::from_micros(self.emptied.load(Ordering::Relaxed));
+        let handled_until = Some(self.began + emptied).filter(|then| *then > last.0);
+        let handling = handled_until.map_or(passed, |then| then - last.0);
         *last = (now, finished);
-        self.pace.store(pace as u64, Ordering::Relaxed);
+        self.pace.add(newly, now);
+        if !self.adaptive {
+            return;
+        }
+        let pace = newly as f64 / handling.max(POLICY.adapt_every).as_secs_f64();
         let known = self.prefetch.load(Ordering::SeqCst);
         let next = next_prefetch(known, pace, self.concurrency);
         self.prefetch.store(next, Ordering::SeqCst);
@@ -199,9 +224,7 @@ fn next_prefetch(current: usize, pace: f64, concurrency: usize) -> usize {
 mod tests {
     use std::future::Future;
     use std::pin::{Pin, pin};
-    use std::sync::Arc;
     use std::task::{Context, Poll, Wake, Waker};
-    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -249,8 +272,10 @@ mod tests {
         assert_eq!(capacity.free(), 0, "the one that runs");
         capacity.release();
         assert_eq!(capacity.ready().await, 1, "no more than can run");
-        let after_seconds = |seconds, finished| {
+        let after_seconds = |seconds: u64, finished| {
             capacity.finished.fetch_add(finished, Ordering::Relaxed);
+            let micros = seconds * 1_000_000;
+            capacity.emptied.store(micros, Ordering::Relaxed);
             capacity.adapt(start + Duration::from_secs(seconds));
             capacity.total()
         };
@@ -259,25 +284,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn time_without_anything_to_handle_does_not_count() {
+        let capacity = Capacity::new(16, None);
+        let start = capacity.adapted.lock().unwrap().0;
+        // Each second so many deliveries come at once, and are handled within so many microseconds.
+        let after_seconds = |second: u32, count, micros: u64| {
+            capacity.finished.fetch_add(count, Ordering::Relaxed);
+            let emptied = u64::from(second - 1) * 1_000_000 + micros;
+            capacity.emptied.store(emptied, Ordering::Relaxed);
+            capacity.adapt(start + Duration::from_secs(1) * second);
+            capacity.prefetch()
+        };
+        let alone = [1, 2, 3].map(|second| after_seconds(second, 1, 30));
+        assert_eq!(alone, [16, 16, 16], "one quick handler says little");
+        let bursts = [4, 5, 6].map(|second| after_seconds(second, 500, 20_000));
+        assert_eq!(bursts, [32, 64, 128]);
+        let slow = [7, 8, 9].map(|second| after_seconds(second, 16, 900_000));
+        assert_eq!(slow, [64, 32, 16]);
+    }
+
+    #[tokio::test]
     async fn the_fetcher_pauses_after_small_reads_at_a_high_pace_only() {
         let capacity = Capacity::new(16, None);
         let start = capacity.adapted.lock().unwrap().0;
-        after(&capacity, start, 1, 200);
+        after(&capacity, start, 5, 1000);
         assert!(!capacity.should_gather(100, 512), "20,000 a second are few");
-        after(&capacity, start, 2, 800);
+        after(&capacity, start, 10, 4000);
         assert!(capacity.should_gather(100, 512));
         for (fetched, max) in [(0, 512), (400, 512), (100, 100)] {
             assert!(!capacity.should_gather(fetched, max), "{fetched} of {max}");
         }
-        after(&capacity, start, 3, 0);
+        after(&capacity, start, 15, 0);
         assert!(!capacity.should_gather(100, 512));
         let fixed = Capacity::new(4, Some(6));
         let start = fixed.adapted.lock().unwrap().0;
-        after(&fixed, start, 1, 1_000_000);
+        after(&fixed, start, 5, 1_000_000);
         assert!(
             !fixed.should_gather(1, 5),
             "a set prefetch rules out pauses"
         );
+        // Its own pace says nothing where many other topics are busy.
+        let mut quiet = Capacity::new(16, None);
+        quiet.join(Arc::clone(&fixed.pace));
+        assert!(quiet.should_gather(1, 16));
     }
 
     /// Counts how often a sleeping fetcher is woken.

@@ -84,12 +84,12 @@ pub(crate) async fn run(core: Arc<Core>, track: Arc<Track>, mut opened: Option<O
                 if fetched.is_empty() {
                     track.stir.note_nothing_read(began);
                 }
-                let gather = core.capacity.should_gather(fetched.len(), max);
+                let count = fetched.len();
                 core.accept_all(fetched, sent);
                 core.capacity.adapt(Instant::now());
                 // With slow handlers the reclaimer finds no free slot.
                 behind = core.capacity.is_slow();
-                if gather {
+                if core.capacity.should_gather(count, max) {
                     sleep(POLICY.gather_for).await;
                 }
                 opened = Some((reader, interrupt));

@@ -15,8 +15,8 @@ pub(crate) struct Policy {
     pub(crate) max_prefetch: usize,
     /// The shortest time between two adaptations of the prefetch.
     pub(crate) adapt_every: Duration,
-    /// The number of finished deliveries a second from which the fetcher pauses after a small
-    /// read. A read costs the server as much as ten messages.
+    /// The number of finished deliveries a second, of all subscriptions of the container, from which
+    /// fetchers pause after a small read. A read costs the server as much as ten messages.
     pub(crate) gather_pace: u64,
     /// A read that brings fewer deliveries is small.
     pub(crate) gather_below: usize,

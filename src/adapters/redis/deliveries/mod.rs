@@ -5,9 +5,10 @@ mod entries;
 mod reader;
 mod shared;
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
-use redis::Value;
+use redis::{Cmd, Value};
 
 use super::adapter::RedisAdapter;
 use super::keys::lane_name;
@@ -22,6 +23,8 @@ use crate::store::{
 use crate::wire::dead_letter::encode_head;
 
 const LANES: [Lane; 2] = [Lane::Log, Lane::Redelivery];
+/// Room for the text of an id.
+const ID: usize = 24;
 
 fn weight(commit: &Commit) -> usize {
     match commit.end() {
@@ -34,19 +37,20 @@ fn weight(commit: &Commit) -> usize {
 impl RedisAdapter {
     async fn ack(&self, member: &Member, receipts: &[DeliveryId]) -> Result<(), Error> {
         let mut pipeline = redis::pipe();
+        let mut text = String::with_capacity(ID);
         for lane in LANES {
-            let ids: Vec<String> = receipts
-                .iter()
-                .filter(|receipt| receipt.lane == lane)
-                .map(|receipt| receipt.id.to_string())
-                .collect();
-            for ids in ids.chunks(MAX_BATCH) {
-                pipeline
-                    .cmd("XACK")
+            let of_lane: Vec<_> = receipts.iter().filter(|one| one.lane == lane).collect();
+            for receipts in of_lane.chunks(MAX_BATCH) {
+                let mut ack = Cmd::with_capacity(3 + receipts.len(), 64 + receipts.len() * ID);
+                ack.arg("XACK")
                     .arg(self.keys.lane(&member.at, lane))
-                    .arg(member.group().as_str())
-                    .arg(ids)
-                    .ignore();
+                    .arg(member.group().as_str());
+                for receipt in receipts {
+                    text.clear();
+                    let _ = write!(text, "{}", receipt.id);
+                    ack.arg(&text);
+                }
+                pipeline.add_command(ack).ignore();
             }
         }
         if pipeline.is_empty() {

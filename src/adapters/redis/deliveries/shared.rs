@@ -16,8 +16,9 @@ use crate::adapters::redis::resp::pack;
 use crate::domain::{BoxFuture, Error, ErrorKind};
 use crate::store::{Bell, Fetched, GroupAt, Interrupt, Opened, Opening, Reader, Ring};
 
-/// The most entries of each stream that one read brings, so that busy topics take turns.
-const MOST_AT_ONCE: usize = 100;
+/// The most entries of each stream that one read brings, so that busy topics take turns. As many as a
+/// subscription with quick handlers asks for.
+const MOST_AT_ONCE: usize = 512;
 /// How often a reader looks while the server does not tell of changes.
 const LOOK_DEAF: Duration = Duration::from_secs(2);
 
