@@ -40,7 +40,7 @@ pub(crate) const POLICY: Policy = Policy {
     lookahead: Duration::from_millis(50),
     max_prefetch: 1024,
     adapt_every: Duration::from_millis(10),
-    gather_pace: 60_000,
+    gather_pace: 40_000,
     gather_below: 400,
     gather_for: Duration::from_millis(2),
     quick_handler: Duration::from_micros(50),
