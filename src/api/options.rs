@@ -92,8 +92,9 @@ impl SubscribeOptions {
     /// under a lease, so other processes cannot take them.
     ///
     /// By default the prefetch adapts to the number of deliveries that the handlers finish in 50
-    /// milliseconds: at least the concurrency, at most 1,024. Above 60,000 finished deliveries a
-    /// second, the subscription also pauses for 2 milliseconds after a read that brings fewer than
+    /// milliseconds: at least the concurrency, at most 1,024. Time without a delivery to handle does
+    /// not count. While all subscriptions of the container together finish 40,000 deliveries a second
+    /// or more, the subscription also pauses for 2 milliseconds after a read that brings fewer than
     /// 400, so that more come together. Deliveries that wait for 5 seconds behind slow handlers go
     /// back to the group, uncounted, so that another process can have them; then the subscription
     /// reads nothing ahead until its handlers finish within a second again. A number set here
