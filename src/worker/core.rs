@@ -71,7 +71,11 @@ pub(crate) struct Core {
     pub(crate) only_copies_known: CancellationToken,
     /// The topic's settings at the start: the topic gets them back after FLUSHALL.
     pub(crate) settings: TopicSettings,
+    /// What comes in is read and kept by track.
     pub(crate) tracks: Tracks,
+    /// What ends is written by track. An owned group has one for each partition here, and reads all
+    /// partitions in one, because a process reads only those that it owns.
+    pub(crate) settling: Tracks,
     /// What gives the background jobs something to do.
     pub(crate) stir: Arc<Stir>,
     pub(crate) lease: Arc<GroupLease>,
@@ -138,11 +142,6 @@ impl Core {
         publishing: Arc<Publishing>,
     ) -> (Self, Vec<Settlements>) {
         let (member, in_flight) = (Arc::new(member), Arc::<InFlight>::default());
-        let partitions = match options.ownership {
-            None => settings.partitions(),
-            // It reads and settles each partition by itself in its own way.
-            Some(_) => 1,
-        };
         let (meters, faults) = (Arc::new(Meters::new(&member)), Faults::default());
         let lease = Arc::new(GroupLease::new(options.lease));
         let stir = Arc::new(Stir::new(store.bell(&member.at)));
@@ -155,8 +154,12 @@ impl Core {
             stir: &stir,
             faults: &faults,
         };
-        let tracks = Tracks::new(partitions, &shared);
-        let count = tracks.count();
+        let settling = Tracks::new(settings.partitions(), &shared);
+        let tracks = match options.ownership {
+            None => settling.clone(),
+            Some(_) => Tracks::new(1, &shared),
+        };
+        let count = settling.count();
         let (effect_writes, effect_queues) = channels(count, 2 * MAX_COMMITS);
         let effects = Arc::new(EffectPort {
             publishing: Arc::clone(&publishing),
@@ -200,6 +203,7 @@ impl Core {
             only_copies_known: CancellationToken::new(),
             settings,
             tracks,
+            settling,
             stir,
             lease,
             faults,
@@ -261,8 +265,11 @@ impl Core {
 
     fn problem_at(&self, now: Instant) -> Option<String> {
         let hanging = self.in_flight.progress(now).problem(self.longest_run);
-        let tracks = self.tracks.iter().map(|track| &track.faults);
-        let failing = self.faults.problem_of(tracks);
+        let owned = self.owned.as_ref().map_or(Vec::new(), |one| one.faults());
+        let tracks = self.tracks.iter().chain(self.settling.iter());
+        let failing = self
+            .faults
+            .problem_of(tracks.map(|track| &track.faults).chain(&owned));
         let problems: Vec<String> = failing.into_iter().chain(hanging).collect();
         (!problems.is_empty()).then(|| problems.join("; "))
     }
@@ -318,16 +325,43 @@ impl Core {
         }
     }
 
+    /// Whether the partition of a delivery is one of an owned group and does not answer.
+    pub(crate) fn is_silent(&self, id: DeliveryId) -> bool {
+        let owned = self.owned.as_ref();
+        owned.is_some_and(|owned| owned.is_silent(id))
+    }
+
     /// Returns deliveries of an owned group that no handler has begun.
     pub(crate) fn put_back(&self, owned: &OwnedGroup, hand_outs: impl Iterator<Item = HandOut>) {
+        self.put_back_by(hand_outs, |ids| owned.put_back(ids, Duration::ZERO));
+    }
+
+    /// The same for deliveries whose attempts may be marked in the store: no attempt counts.
+    pub(crate) fn put_back_marked(
+        &self,
+        owned: &OwnedGroup,
+        hand_outs: impl Iterator<Item = HandOut>,
+    ) {
+        self.put_back_by(hand_outs, |ids| {
+            owned
+                .put_back_marked(ids.filter_map(|id| Some((id, self.in_flight.begun_before(id)?))));
+        });
+    }
+
+    fn put_back_by(
+        &self,
+        hand_outs: impl Iterator<Item = HandOut>,
+        put_back: impl FnOnce(&mut dyn Iterator<Item = DeliveryId>),
+    ) {
         // Skips a delivery that was handed out again: its handler may run.
         let current: Vec<_> = hand_outs.filter(|one| self.in_flight.has(*one)).collect();
         if self.stop.is_cancelled() {
             let count = current.len() as u64;
             self.put_back.fetch_add(count, Ordering::Relaxed);
         }
-        self.in_flight.remove(current.iter().copied());
-        owned.put_back(current.into_iter().map(|one| one.id), Duration::ZERO);
+        // The partition first: a recovery puts back what it has handed out and nothing here has in flight.
+        put_back(&mut current.iter().map(|one| one.id));
+        self.in_flight.remove(current);
         self.meters.in_flight.set(self.in_flight.len() as f64);
     }
 
@@ -357,7 +391,7 @@ impl Core {
         }
         self.capacity.occupy(new);
         if let Some(owned) = &self.owned {
-            bind(owned, &fetched, &leases);
+            self.bind(owned, &fetched, &leases);
         }
         let queued = fetched.into_iter().zip(leases);
         let queued = queued.filter_map(|(fetched, lease)| {
@@ -384,16 +418,21 @@ impl Core {
         self.meters.in_flight.set(self.in_flight.len() as f64);
         new
     }
-}
 
-/// Ties deliveries to the time in which this process owns their partitions.
-fn bind(owned: &OwnedGroup, fetched: &[Fetched], leases: &[Option<Arc<Lease>>]) {
-    for (fetched, lease) in fetched.iter().zip(leases) {
-        match (lease, owned.tenure_of(fetched.receipt)) {
-            (Some(lease), Some(tenure)) => lease.bind(tenure),
-            (Some(lease), None) => lease.cancel(),
-            // A handler of an earlier hand-out still runs here.
-            (None, _) => owned.put_back([fetched.receipt].into_iter(), RUNS_STILL),
+    /// Ties deliveries to the time in which this process owns their partitions.
+    fn bind(&self, owned: &OwnedGroup, fetched: &[Fetched], leases: &[Option<Arc<Lease>>]) {
+        for (fetched, lease) in fetched.iter().zip(leases) {
+            let id = fetched.receipt;
+            match (lease, owned.handed_out_in(id)) {
+                (Some(lease), Some(tenure)) => lease.bind(tenure),
+                // Its time has ended meanwhile. The partition may be back, and hands it out again.
+                (Some(lease), None) => {
+                    let token = lease.token();
+                    self.in_flight.lose([HandOut { id, token }]);
+                }
+                // A handler of an earlier hand-out still runs here.
+                (None, _) => owned.put_back([id].into_iter(), RUNS_STILL),
+            }
         }
     }
 }

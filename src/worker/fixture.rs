@@ -134,7 +134,7 @@ impl Fixture {
     ) -> (Arc<Core>, Settlements) {
         let (mut core, settlements) = self.new_core(options);
         core.stir = Arc::new(Stir::new(Some(Arc::clone(bell))));
-        core.tracks.set_stir(&core.stir);
+        core.tracks.set_stir(&mut core.settling, &core.stir);
         (Arc::new(core), settlements)
     }
 

@@ -70,12 +70,17 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     if !all_ended(&mut tasks.services, half).await {
         abort(&mut tasks.services).await;
     }
-    let released = release_unfinished(core, limit).await;
+    // An owned group needs some of the time to leave.
+    let last = match core.owned {
+        Some(_) => Instant::now().max(limit - LAST_WRITES / 2),
+        None => limit,
+    };
+    let released = release_unfinished(core, last).await;
     let released = released + core.put_back.load(Ordering::Relaxed);
 
     // The finished deliveries leave when the settlers have written them.
     let unfinished = core.in_flight.unfinished();
-    while core.in_flight.len() > unfinished && Instant::now() < limit {
+    while core.in_flight.len() > unfinished && Instant::now() < last {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     abort(&mut tasks.settlers).await;
@@ -83,7 +88,7 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
 
     if let Some(owned) = &core.owned {
         // On failure the partitions wait for the end of the lease.
-        let _ = timeout_at(limit, owned.leave()).await;
+        let _ = timeout_at(limit, owned.leave(limit)).await;
         unsettled += owned.unwritten_acks();
     }
     let (topics, consumer) = (core.store.topics(), Some(&core.member.consumer));

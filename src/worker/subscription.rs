@@ -113,9 +113,10 @@ fn spawn(
     let mut tasks = Tasks::default();
     let watch = &core.faults.watch;
     let settled = SettledCount::default();
-    let tracks = core.tracks.iter().zip(opened.into_iter().zip(settlements));
-    for (track, (opened, settlements)) in tracks {
+    for (track, opened) in core.tracks.iter().zip(opened) {
         spawn_intake(core, track, opened, &mut tasks);
+    }
+    for (track, settlements) in core.settling.iter().zip(settlements) {
         spawn_settlers(core, track, settlements, &settled, &mut tasks);
     }
 
@@ -164,9 +165,9 @@ fn spawn(
             membership::run(Arc::clone(&member), Arc::clone(&group), halt.clone())
         });
         tasks.services.spawn(owning);
-        let (flushing, owned, halt) = (Arc::clone(core), Arc::clone(owned), core.halt.clone());
+        let (owned, halt) = (Arc::clone(owned), core.halt.clone());
         let flushing = watch.supervise("the flusher", move |_| {
-            flusher::run(Arc::clone(&flushing), Arc::clone(&owned), halt.clone())
+            flusher::run(Arc::clone(&owned), halt.clone())
         });
         tasks.services.spawn(flushing);
     }

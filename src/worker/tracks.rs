@@ -94,6 +94,7 @@ impl Track {
 }
 
 /// The tracks of a subscription, in the order of their partitions; at least one.
+#[derive(Clone)]
 pub(crate) struct Tracks(Vec<Arc<Track>>);
 
 impl Tracks {
@@ -120,9 +121,11 @@ impl Tracks {
 
     /// Lets the only track hear another bell.
     #[cfg(test)]
-    pub(crate) fn set_stir(&mut self, stir: &Arc<Stir>) {
+    pub(crate) fn set_stir(&mut self, settling: &mut Self, stir: &Arc<Stir>) {
+        settling.0.clear();
         let track = Arc::get_mut(&mut self.0[0]).expect("nobody has the track yet");
         track.stir = Arc::clone(stir);
+        settling.clone_from(self);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Track>> + Clone {

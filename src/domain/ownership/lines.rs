@@ -39,6 +39,11 @@ impl<P: Copy + PartialEq> Lines<P> {
         self.ready.pop_front()
     }
 
+    /// Up to `max` messages that are ready, the next one first.
+    pub(crate) fn upcoming(&self, max: usize) -> impl Iterator<Item = P> {
+        self.ready.iter().take(max).copied()
+    }
+
     /// How many messages are ready.
     pub(crate) fn ready(&self) -> usize {
         self.ready.len()

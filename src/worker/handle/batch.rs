@@ -79,14 +79,19 @@ async fn handle(core: &Core, handler: &dyn RawBatchHandler, batch: Vec<Queued>) 
     }
     for part in split(prepared, core) {
         match enter(core).await {
-            Some(_turn) => handle_part(core, handler, part).await,
+            Some(turn) => handle_part(core, handler, part, turn).await,
             None => leave(core, part).await,
         }
     }
 }
 
-/// Begins, calls and ends the deliveries of one call.
-pub(super) async fn handle_part(core: &Core, handler: &dyn RawBatchHandler, part: Vec<Begun>) {
+/// Begins, calls and ends the deliveries of one call. Drops its turn at the gate when the handler has returned.
+pub(super) async fn handle_part<T>(
+    core: &Core,
+    handler: &dyn RawBatchHandler,
+    part: Vec<Begun>,
+    turn: T,
+) {
     // An earlier part may have taken long.
     if core.stop.is_cancelled() {
         return leave(core, part).await;
@@ -99,6 +104,8 @@ pub(super) async fn handle_part(core: &Core, handler: &dyn RawBatchHandler, part
     part.iter().for_each(|one| one.record_queue_time(core));
     let deliveries = part.iter().map(|one| one.delivery.clone()).collect();
     let (outcomes, span) = call_batch(core, handler, deliveries).await;
+    part.iter().for_each(|one| one.lease.end_call());
+    drop(turn);
     let mut committing = Vec::new();
     for (begun, outcome) in part.into_iter().zip(outcomes) {
         match outcome {

@@ -14,6 +14,7 @@ use crate::worker::core::Core;
 use crate::worker::fault::back_off;
 use crate::worker::handle::count::Count;
 use crate::worker::handle::decode::Entry;
+use crate::worker::handle::pipeline::leave;
 use crate::worker::intake::in_flight::HandOut;
 use crate::worker::tracks::Track;
 
@@ -58,9 +59,18 @@ impl Begun {
     }
 }
 
-/// Begins deliveries: marks the attempts that need it. Returns those that this consumer still holds;
-/// when the subscription stops, an error with all of them.
+/// Begins deliveries: marks the attempts that need it. Returns those that this consumer still holds, and gives
+/// those back whose partition does not answer; when the subscription stops, an error with all of them.
 pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Result<Vec<Begun>, Vec<Begun>> {
+    let deliveries = match &core.owned {
+        Some(owned) => {
+            let is_silent = |one: &Begun| owned.is_silent(one.entry.id);
+            let (silent, others): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_silent);
+            core.put_back(owned, silent.iter().map(Begun::hand_out));
+            others
+        }
+        None => deliveries,
+    };
     let marking = || deliveries.iter().filter(|one| one.needs_mark(core));
     let (hand_outs, begins): (Vec<_>, Vec<_>) = marking()
         .map(|one| {
@@ -75,26 +85,39 @@ pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Result<Vec<Beg
         })
         .unzip();
     let leases: Vec<&Lease> = marking().map(|one| &*one.lease).collect();
-    let Some(holders) = mark(core, &begins, &leases).await else {
+    let marks = mark(core, &begins, &leases).await;
+    if !begins.is_empty() && core.stop.is_cancelled() {
         return Err(deliveries);
-    };
-    marking()
-        .zip(&holders)
-        .filter(|(_, holder)| **holder == Holder::Member)
-        .for_each(|(one, _)| one.lease.mark());
+    }
+    let is_ours = |(_, mark): &(_, &Option<Holder>)| **mark == Some(Holder::Member);
+    let ours = leases.iter().zip(&marks).filter(is_ours);
+    ours.for_each(|(lease, _)| lease.mark());
+    let marked = hand_outs.into_iter().zip(marks);
+    let (answered, silent): (Vec<_>, Vec<_>) = marked.partition(|(_, mark)| mark.is_some());
+    let mut begun = deliveries;
+    if !silent.is_empty() {
+        let is_silent = |one: &Begun| silent.iter().any(|(silent, _)| *silent == one.hand_out());
+        let back;
+        (back, begun) = begun.into_iter().partition(is_silent);
+        leave(core, back).await;
+    }
+    let answered = answered.into_iter();
+    let answered = answered.filter_map(|(hand_out, holder)| Some((hand_out, holder?)));
+    let (hand_outs, holders): (Vec<_>, Vec<_>) = answered.unzip();
     core.note_holders(&hand_outs, &holders);
-    let begun = deliveries.into_iter();
+    let begun = begun.into_iter();
     let begun = begun.filter(|one| !one.lease.is_cancelled());
     Ok(begun.inspect(|one| one.lease.begin()).collect())
 }
 
-/// Marks attempts as begun, those of each track by themselves. `None` when the subscription stops.
-async fn mark(core: &Core, begins: &[Begin], leases: &[&Lease]) -> Option<Vec<Holder>> {
+/// Marks attempts as begun, those of each partition by themselves. `None` for each where the partition of an
+/// owned group does not answer, or the subscription stops.
+async fn mark(core: &Core, begins: &[Begin], leases: &[&Lease]) -> Vec<Option<Holder>> {
     if begins.is_empty() {
-        return Some(Vec::new());
+        return Vec::new();
     }
-    if core.tracks.count() == 1 {
-        return mark_in(core, core.tracks.first(), begins, leases).await;
+    if core.settling.count() == 1 {
+        return mark_in(core, core.settling.first(), begins, leases).await;
     }
     let mut parts: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
     for (place, begin) in begins.iter().enumerate() {
@@ -104,48 +127,54 @@ async fn mark(core: &Core, begins: &[Begin], leases: &[&Lease]) -> Option<Vec<Ho
     let marks = parts.into_values().map(|places| async move {
         let begins: Vec<Begin> = places.iter().map(|place| begins[*place]).collect();
         let leases: Vec<&Lease> = places.iter().map(|place| leases[*place]).collect();
-        let track = core.tracks.of(begins[0].delivery);
-        let holders = mark_in(core, track, &begins, &leases).await?;
-        Some(places.into_iter().zip(holders))
+        let track = core.settling.of(begins[0].delivery);
+        let holders = mark_in(core, track, &begins, &leases).await;
+        places.into_iter().zip(holders)
     });
-    let marked: Option<Vec<_>> = join_all(marks).await.into_iter().collect();
-    let mut marked: Vec<_> = marked?.into_iter().flatten().collect();
+    let marked = join_all(marks).await.into_iter();
+    let mut marked: Vec<_> = marked.flatten().collect();
     marked.sort_unstable_by_key(|(place, _)| *place);
-    Some(marked.into_iter().map(|(_, holder)| holder).collect())
+    marked.into_iter().map(|(_, holder)| holder).collect()
 }
 
 /// Marks the attempts of one track. Repeats until the store answers or every lease is lost: a handler whose
-/// attempt is not marked could be called more often than the policy allows.
+/// attempt is not marked could be called more often than the policy allows. In an owned group, a worker waits
+/// no longer than until the partition counts as silent.
 async fn mark_in(
     core: &Core,
     track: &Track,
     begins: &[Begin],
     leases: &[&Lease],
-) -> Option<Vec<Holder>> {
+) -> Vec<Option<Holder>> {
     let mut failures = 0;
     while !core.stop.is_cancelled() {
         // Where a partition of an owned group was lost, another worker may have the message by now.
         let live = (0..begins.len()).filter(|place| !leases[*place].is_over());
         let live: Vec<usize> = live.collect();
+        let mut marked = vec![Some(Holder::Other); begins.len()];
         if live.is_empty() {
             track.faults.marking.clear();
-            return Some(vec![Holder::Other; begins.len()]);
+            return marked;
         }
         let tried: Vec<Begin> = live.iter().map(|place| begins[*place]).collect();
         match core.store.deliveries().begin(&core.member, &tried).await {
             Ok(answers) => {
-                let mut marked = vec![Holder::Other; begins.len()];
                 for (place, holder) in live.into_iter().zip(answers) {
-                    marked[place] = holder;
+                    marked[place] = Some(holder);
                 }
                 if failures > 0 {
                     track.faults.marking.clear();
                 }
-                return Some(marked).filter(|_| !core.stop.is_cancelled());
+                return marked;
             }
             Err(_) if leases.iter().all(|lease| lease.is_lost()) => {
                 track.faults.marking.clear();
-                return Some(vec![Holder::Other; begins.len()]);
+                return marked;
+            }
+            Err(_) if core.is_silent(begins[0].delivery) => {
+                // The partition's own faults name it.
+                track.faults.marking.clear();
+                break;
             }
             Err(error) => {
                 failures += 1;
@@ -159,7 +188,7 @@ async fn mark_in(
             }
         }
     }
-    None
+    vec![None; begins.len()]
 }
 
 #[cfg(test)]
@@ -248,7 +277,7 @@ mod tests {
             attempts: Attempts::from(1),
         };
         let marked = mark_in(&core, core.tracks.first(), &[begin], &[&lease]).await;
-        assert_eq!(marked, Some(vec![Holder::Other]));
+        assert_eq!(marked, [Some(Holder::Other)]);
         assert_eq!(fixture.script.calls(), [BEGIN]);
     }
 

@@ -9,7 +9,6 @@ use tracing::Span;
 use crate::api::delivery::Delivery;
 use crate::api::handler::RawHandler;
 use crate::api::lease::Lease;
-use crate::api::ownership::Tenure;
 use crate::api::traces;
 use crate::domain::{Effects, Envelope, Outcome, Reason, Verdict};
 use crate::store::Attempts;
@@ -51,7 +50,7 @@ async fn handle(core: &Core, handler: &dyn RawHandler, queued: Queued) {
         return;
     };
     match enter(core).await {
-        Some(_turn) => handle_one(core, handler, begun).await,
+        Some(turn) => handle_one(core, handler, begun, turn).await,
         None => begun.leave(core).await,
     }
 }
@@ -105,15 +104,18 @@ pub(super) async fn enter(core: &Core) -> Option<Turn<'_>> {
     }
 }
 
-/// Begins, calls and ends one delivery.
-pub(super) async fn handle_one(core: &Core, handler: &dyn RawHandler, one: Begun) {
+/// Begins, calls and ends one delivery. Drops its turn at the gate when the handler has returned: what ends the
+/// delivery may wait for the store.
+pub(super) async fn handle_one<T>(core: &Core, handler: &dyn RawHandler, one: Begun, turn: T) {
     let one = if one.needs_mark(core) {
         match begin(core, vec![one]).await {
             Ok(mut begun) => begun.pop(),
             Err(stopped) => return leave(core, stopped).await,
         }
-    } else if one.lease.tenure().is_some_and(Tenure::is_over) {
+    } else if one.lease.is_over() {
         None
+    } else if core.is_silent(one.entry.id) {
+        return leave(core, vec![one]).await;
     } else {
         one.lease.begin();
         Some(one)
@@ -121,6 +123,8 @@ pub(super) async fn handle_one(core: &Core, handler: &dyn RawHandler, one: Begun
     if let Some(begun) = one {
         begun.record_queue_time(core);
         let (outcome, span) = call(core, handler, &begun.delivery).await;
+        begun.lease.end_call();
+        drop(turn);
         match outcome {
             Outcome::Commit(effects) => commit_one(core, handler, begun, (effects, span)).await,
             outcome => end(core, begun, outcome, span).await,
@@ -128,26 +132,23 @@ pub(super) async fn handle_one(core: &Core, handler: &dyn RawHandler, one: Begun
     }
 }
 
-/// Gives deliveries back where the subscription stops before their handler begins.
+/// Gives deliveries back whose handler does not begin, because the subscription stops or their partition does
+/// not answer.
 pub(super) async fn leave(core: &Core, deliveries: Vec<Begun>) {
     if let Some(owned) = &core.owned {
-        return leave_owned(core, owned, &deliveries).await;
+        return leave_owned(core, owned, &deliveries);
     }
     for one in deliveries {
         one.leave(core).await;
     }
 }
 
-async fn leave_owned(core: &Core, owned: &OwnedGroup, deliveries: &[Begun]) {
+fn leave_owned(core: &Core, owned: &OwnedGroup, deliveries: &[Begun]) {
+    // The store may have the marks of these attempts.
     let (marked, others): (Vec<&Begun>, Vec<_>) =
         deliveries.iter().partition(|one| one.needs_mark(core));
-    let mut back = others;
-    // The store may have the marks of these attempts. On failure the shutdown releases the deliveries.
-    let ids: Vec<_> = marked.iter().map(|one| one.hand_out().id).collect();
-    if !ids.is_empty() && core.release(ids.into_iter()).await.is_ok() {
-        back.extend(marked);
-    }
-    core.put_back(owned, back.into_iter().map(Begun::hand_out));
+    core.put_back_marked(owned, marked.into_iter().map(Begun::hand_out));
+    core.put_back(owned, others.into_iter().map(Begun::hand_out));
 }
 
 /// Commits what a handler returned. After a conflict the handler runs again at once, with the same
@@ -172,8 +173,10 @@ async fn commit_one(
         }
         traces::end(&span, "conflict");
         pause(conflicts).await;
+        let _turn = core.gate.enter().await;
         let outcome;
         (outcome, span) = call(core, handler, &begun.delivery).await;
+        begun.lease.end_call();
         effects = match outcome {
             Outcome::Commit(effects) => effects,
             outcome => return end(core, begun, outcome, span).await,
@@ -196,7 +199,7 @@ impl Begun {
     /// releases the others.
     pub(super) async fn leave(self, core: &Core) {
         if let Some(owned) = &core.owned {
-            return leave_owned(core, owned, std::slice::from_ref(&self)).await;
+            return leave_owned(core, owned, std::slice::from_ref(&self));
         }
         core.only_copies_known.cancelled().await;
         if self.lease.is_only_copy() {
@@ -398,6 +401,21 @@ mod tests {
         assert_eq!(all(&mut calls), []);
         let write = settlements.writes.try_recv().unwrap();
         assert!(matches!(write.commit.end(), StoredEnd::Reschedule { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_handler_whose_effects_wait_keeps_nobody_from_running_alone() {
+        let fixture = Fixture::new().await;
+        let (core, mut settlements, _) = fixture.holding(at_most(5), (1, false)).await;
+        let function = |_: Payload<u32>| async {
+            let mut effects = Effects::new();
+            effects.incr("n", 1);
+            effects
+        };
+        let mut running = Box::pin(run(Arc::clone(&core), each(function)));
+        assert!((&mut running).now_or_never().is_none());
+        settlements.effects.try_recv().expect("its effects");
+        assert!(core.gate.alone().now_or_never().is_some());
     }
 
     #[tokio::test]

@@ -34,6 +34,13 @@ pub(crate) async fn run(core: Arc<Core>, work: Work) {
         let Some(suspect) = prepare(&core, queued).await else {
             continue;
         };
+        if let Some(owned) = &core.owned
+            && owned.is_silent(suspect.hand_out().id)
+        {
+            // It would keep the others waiting.
+            core.put_back(owned, [suspect.hand_out()].into_iter());
+            continue;
+        }
         let getting_alone = async {
             let alone = core.gate.alone().await;
             endings_written(&core).await;
@@ -50,10 +57,9 @@ pub(crate) async fn run(core: Arc<Core>, work: Work) {
         };
         let began = Instant::now();
         match &work {
-            Work::Each(handler) => handle_one(&core, &**handler, suspect).await,
-            Work::Batches(handler) => handle_part(&core, &**handler, vec![suspect]).await,
+            Work::Each(handler) => handle_one(&core, &**handler, suspect, alone).await,
+            Work::Batches(handler) => handle_part(&core, &**handler, vec![suspect], alone).await,
         }
-        drop(alone);
         // The others get as much time as the suspect took.
         tokio::select! {
             biased;
@@ -63,11 +69,18 @@ pub(crate) async fn run(core: Arc<Core>, work: Work) {
     }
 }
 
-/// Waits until the store has the endings of all finished deliveries. A process that ends before
-/// would take them along, and its neighbours' finished work would count as a crash.
+/// Waits until the store has the endings of all deliveries whose handlers have returned. A process that ends
+/// before would take them along, and its neighbours' finished work would count as a crash. Partitions that do not
+/// answer keep nobody waiting.
 async fn endings_written(core: &Core) {
     let until = Instant::now() + LONGEST_WAIT;
-    while core.in_flight.len() > core.in_flight.unfinished() && Instant::now() < until {
+    let waits = || {
+        core.in_flight
+            .ending()
+            .iter()
+            .any(|id| !core.is_silent(*id))
+    };
+    while waits() && Instant::now() < until {
         sleep(Duration::from_millis(1)).await;
     }
 }

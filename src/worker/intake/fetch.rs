@@ -151,7 +151,9 @@ async fn free_slots(core: &Core, track: &Track, behind: &mut bool) -> Option<usi
 /// Returns whether there were any.
 async fn give_back_waiting(core: &Core, track: &Track) -> bool {
     let before = Instant::now().checked_sub(POLICY.give_back_after);
-    let Some(before) = before.filter(|_| core.capacity.gives_back()) else {
+    // No other process handles what this one owns.
+    let gives_back = core.owned.is_none() && core.capacity.gives_back();
+    let Some(before) = before.filter(|_| gives_back) else {
         return false;
     };
     let waiting = core.queue.remove_before(before, |id| track.has(id));
@@ -320,6 +322,11 @@ async fn catch_up(core: &Core, track: &Track) -> Result<(), Error> {
 /// flight here: their answer was lost.
 async fn release_unseen(core: &Core, track: &Track) -> Result<(), Error> {
     let _claiming = track.claiming.lock().await;
+    if let Some(owned) = &core.owned {
+        // Without a call, which would wait for a partition that does not answer.
+        owned.put_back_unknown(|id| core.in_flight.contains(id));
+        return Ok(());
+    }
     let pending = match core
         .store
         .deliveries()

@@ -333,6 +333,17 @@ impl InFlight {
             .is_some_and(|lease| lease.is_finished())
     }
 
+    /// The deliveries whose handlers have returned, or that end without one, and that the store has not settled.
+    pub(crate) fn ending(&self) -> Vec<DeliveryId> {
+        let table = self.table();
+        let has_returned = |lease: &Lease| lease.is_begun() && !lease.is_running();
+        let ending = table
+            .current
+            .iter()
+            .filter(|(_, lease)| lease.is_finished() || has_returned(lease));
+        ending.map(|(id, _)| *id).collect()
+    }
+
     /// The number of handlers that were called and have not said how their delivery ends.
     pub(crate) fn begun(&self) -> u64 {
         let table = self.table();

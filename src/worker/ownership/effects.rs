@@ -1,8 +1,13 @@
 //! Effects in an owned group: they are committed under the token of the partition of their deliveries.
 
-use std::sync::PoisonError;
+use std::pin::pin;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::group::{LastCall, OwnedGroup, member_at, partition_of};
+use super::partition::{OwnedPartition, is_silence};
 use crate::domain::{BoxFuture, Error};
 use crate::store::{Effect, EffectCommit, EffectFate, EffectStore, Member, Session};
 
@@ -24,6 +29,15 @@ impl OwnedGroup {
         Some(call)
     }
 
+    /// Hands nothing more out of a partition whose effects have no answer, until a step has one. Their handlers
+    /// would wait, too.
+    fn note_silence(&self, partition: Option<Arc<OwnedPartition>>) {
+        if let Some(partition) = partition {
+            partition.note_silence();
+            self.unwritten.ring();
+        }
+    }
+
     /// Commits the effects of deliveries of one partition.
     async fn commit_effects(
         &self,
@@ -34,23 +48,38 @@ impl OwnedGroup {
             return Ok(vec![EffectFate::Lost; commits.len()]);
         };
         let by = member_at(&self.member, call.partition);
-        let effects = self.store.effects();
-        let fates = effects.commit_owned(&by, call.token, number, commits);
-        let fates = fates.await?;
         // Another time of this process has learnt of it with the cursor.
-        let partition = self.get(call.partition);
-        let partition = partition.filter(|one| one.tenure.fence().token == call.token);
+        let owned = || {
+            let partition = self.get(call.partition);
+            partition.filter(|one| one.tenure.fence().token == call.token)
+        };
+        let effects = self.store.effects();
+        let mut committing = pin!(effects.commit_owned(&by, call.token, number, commits));
+        let patience = owned().map_or(Duration::MAX, |one| one.patience());
+        let fates = match timeout(patience, &mut committing).await {
+            Ok(fates) => fates,
+            Err(_) => {
+                self.note_silence(owned());
+                committing.await
+            }
+        };
+        let fates = fates.inspect_err(|error| {
+            if is_silence(error) {
+                self.note_silence(owned());
+            }
+        })?;
+        let partition = owned();
         if let Some(partition) = partition {
             let ended = commits.iter().zip(&fates).filter(|(commit, fate)| {
                 let is_done = matches!(fate, EffectFate::Done(_) | EffectFate::Skipped);
                 commit.acknowledges && is_done
             });
             partition.end_marked(ended.map(|(commit, _)| super::group::bare(commit.delivery)));
-            self.unwritten.ring();
             if fates.contains(&EffectFate::Lost) {
                 // On failure the next step tells it.
                 let _ = partition.verify().await;
             }
+            self.unwritten.ring();
         }
         self.changed.ring();
         Ok(fates)

@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::{Instant, timeout_at};
 
 use super::partition::{OwnedPartition, Rules};
 use crate::api::Ownership;
 use crate::api::ownership::Tenure;
 use crate::domain::{BoxFuture, Error};
 use crate::store::{
-    Begin, Commit, Commits, Deliveries, DeliveryId, Fate, GroupAt, Holder, Member, Partition,
-    ReclaimCursor, Reclaimed, Replies, Rings, StartFrom, Store, Unmarked,
+    Attempts, Begin, Commit, Commits, Deliveries, DeliveryId, Fate, GroupAt, Holder, Member,
+    Partition, ReclaimCursor, Reclaimed, Replies, Rings, StartFrom, Store, Unmarked,
 };
 use crate::wire::Decoder;
+use crate::worker::fault::Faults;
 
 /// The last call of effects on a partition. The same call is sent again under the same token, whoever
 /// owns the partition then.
@@ -130,11 +132,11 @@ impl OwnedGroup {
 
     /// Creates the group on every partition, or finds it.
     pub(crate) async fn create(&self, start: StartFrom) -> Result<(), Error> {
-        for number in 0..self.count().await? {
+        let creates = (0..self.count().await?).map(|number| async move {
             let at = member_at(&self.member, number).at;
-            self.store.owners().create(&at, start).await?;
-        }
-        Ok(())
+            self.store.owners().create(&at, start).await
+        });
+        join_all(creates).await.into_iter().collect()
     }
 
     /// Lets the bells of the partitions ring.
@@ -169,9 +171,16 @@ impl OwnedGroup {
     }
 
     /// The time in which this process owns the partition of a delivery.
-    pub(crate) fn tenure_of(&self, id: DeliveryId) -> Option<Arc<Tenure>> {
+    fn tenure_of(&self, id: DeliveryId) -> Option<Arc<Tenure>> {
         let partition = self.get(partition_of(id))?;
         Some(Arc::clone(&partition.tenure))
+    }
+
+    /// The time in which this process owns the partition that has handed a delivery out.
+    pub(crate) fn handed_out_in(&self, id: DeliveryId) -> Option<Arc<Tenure>> {
+        let partition = self.get(partition_of(id))?;
+        let is_out = partition.has_out(bare(id));
+        is_out.then(|| Arc::clone(&partition.tenure))
     }
 
     /// Puts deliveries back that no handler began, for a later time.
@@ -184,10 +193,45 @@ impl OwnedGroup {
         self.changed.ring();
     }
 
-    /// Leaves the group: the next owners of its partitions continue at once.
-    pub(crate) async fn leave(&self) -> Result<(), Error> {
-        let all = self.all();
-        let letting_go = all.iter().map(|partition| partition.let_go());
+    /// Puts deliveries back whose attempts may be marked in the store, when the store has these attempts instead.
+    pub(crate) fn put_back_marked(&self, all: impl Iterator<Item = (DeliveryId, Attempts)>) {
+        for (id, attempts) in all {
+            if let Some(partition) = self.get(partition_of(id)) {
+                partition.put_back_marked(bare(id), attempts);
+            }
+        }
+        self.unwritten.ring();
+        self.changed.ring();
+    }
+
+    /// Whether nothing of the partition of a delivery begins, because the store does not answer.
+    pub(crate) fn is_silent(&self, id: DeliveryId) -> bool {
+        let partition = self.get(partition_of(id));
+        partition.is_some_and(|partition| partition.is_silent())
+    }
+
+    /// Puts messages back that were taken, and that nobody here knows of.
+    pub(crate) fn put_back_unknown(&self, is_known: impl Fn(DeliveryId) -> bool) {
+        let all = self.all().into_iter();
+        // The handlers of an ended time may still run.
+        for partition in all.filter(|one| !one.tenure.is_over()) {
+            let unknown = partition.out().into_iter().filter(|id| !is_known(*id));
+            partition.put_back(unknown.map(bare), Duration::ZERO);
+        }
+        self.changed.ring();
+    }
+
+    /// The faults of the partitions that this process owns.
+    pub(crate) fn faults(&self) -> Vec<Faults> {
+        self.all().iter().map(|one| one.faults.clone()).collect()
+    }
+
+    /// Leaves the group until a time: the next owners of its partitions continue at once.
+    pub(crate) async fn leave(&self, until: Instant) -> Result<(), Error> {
+        let (all, now) = (self.all(), Instant::now());
+        // Half of the time: the departure needs the other half.
+        let half = now + until.saturating_duration_since(now) / 2;
+        let letting_go = all.iter().map(|one| timeout_at(half, one.let_go()));
         // After a failure the next owner counts attempts that did not begin.
         let _ = join_all(letting_go).await;
         for partition in all {
@@ -257,6 +301,7 @@ impl OwnedGroup {
         Replies { acks, fenced }
     }
 
+    /// The runtime marks attempts of one partition in each call.
     async fn begin_all(&self, begins: &[Begin]) -> Result<Vec<Holder>, Error> {
         let mut holders = vec![Holder::Other; begins.len()];
         let mut parts: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
@@ -276,7 +321,15 @@ impl OwnedGroup {
             let begun = begun
                 .map(|one| (bare(one.delivery), one.attempts))
                 .collect();
-            if partition.begin(begun).await? {
+            let begun = partition.begin(begun).await;
+            if begun.is_err() {
+                self.unwritten.ring();
+            }
+            // On failure an earlier step may have made more messages ready.
+            if begun.as_ref().map_or(true, |(_, ready)| *ready) {
+                self.changed.ring();
+            }
+            if begun?.0 {
                 places
                     .into_iter()
                     .for_each(|place| holders[place] = Holder::Member);

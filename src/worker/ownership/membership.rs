@@ -334,7 +334,9 @@ impl Membership {
         tracing::debug!(subscription = %self.group.member, error = %describe(error), "attending failed");
         if error.kind() == ErrorKind::NotFound && !self.core.stop.is_cancelled() {
             self.count = None;
-            recreate(&self.core, self.core.tracks.first()).await;
+            let recreating = recreate(&self.core, self.core.tracks.first());
+            // It asks every partition.
+            let _ = timeout(self.group.lease / 5, recreating).await;
         }
         if failures > 0 && self.group.all().iter().any(|one| one.tenure.is_over()) {
             self.lose().await;

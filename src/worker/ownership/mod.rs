@@ -47,6 +47,9 @@
 //!    gets a greater token, so that steps of the two times cannot be taken for each other.
 //! 8. **One message of a key.** The later messages of a key are handed out when the earlier ones are settled
 //!    in the store, and not before.
+//! 9. **In its line until it is handed out.** The store allows messages to begin while they wait in their lines.
+//!    Then one look of the reader takes them and nothing waits until they are in flight. So a call that hangs
+//!    or whose time is over holds no message, and a recovery finds only those that nobody has.
 //!
 //! # The parts
 //!
@@ -60,6 +63,8 @@
 //! | `reader.rs` | the owned partitions as a [`Reader`](crate::store::Reader) |
 //! | `store.rs` | the store with these two in place of its own |
 //!
+//! Each partition is read, written and settled by itself, so one whose server does not answer delays no other.
+//!
 //! The rules without I/O are in `domain/ownership/`. The rest of the runtime does not know of ownership, except
 //! that a delivery's lease ends with the time in which its process owns the partition.
 
@@ -70,6 +75,8 @@ pub(crate) mod membership;
 mod partition;
 mod reader;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use group::OwnedGroup;
 pub(crate) use partition::{MOST_BYTES, MOST_ENTRIES};

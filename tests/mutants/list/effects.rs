@@ -176,7 +176,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "shutdown-leaves-returned-effects",
         file: "src/worker/shutdown.rs",
-        before: "while core.in_flight.len() > unfinished && Instant::now() < limit {",
+        before: "while core.in_flight.len() > unfinished && Instant::now() < last {",
         after: "while core.in_flight.len() > unfinished && Instant::now() < deadline {",
         breaks: "A shutdown waits for the effects of handlers that have returned.",
         target: Target::Lib,

@@ -29,8 +29,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "marked-begins-after-a-stop",
         file: "src/worker/handle/begin.rs",
-        before: "Some(marked).filter(|_| !core.stop.is_cancelled())",
-        after: "Some(marked)",
+        before: "if !begins.is_empty() && core.stop.is_cancelled() {",
+        after: "if false {",
         breaks: "Nothing begins whose attempt was marked while the subscription stopped.",
         target: Target::Lib,
         test: "worker::handle::begin::tests::nothing_begins_whose_attempt_was_marked_during_a_stop",

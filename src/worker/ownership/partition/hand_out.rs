@@ -1,4 +1,6 @@
-//! Hands out the messages of a partition whose turn it is, and reads on.
+//! Hands messages of a partition out: reads on, lets the next messages begin, and takes them.
+
+use std::time::Duration;
 
 use futures_util::future::join;
 use tokio::time::Instant;
@@ -7,67 +9,91 @@ use super::OwnedPartition;
 use super::state::{LANES, State, place};
 use super::step::Change;
 use crate::domain::{EntryId, Error};
-use crate::store::{DeliveryId, Fetched, Lane, Ring, Stepped};
+use crate::store::{DeliveryId, Fetched, Lane, Ring};
 
 /// The fewest entries that a read asks for, and the most.
 const READ: (usize, usize) = (250, 500);
 
 impl OwnedPartition {
-    /// Hands out up to `max` messages whose turn it is. The store knows before that they may have
-    /// begun.
+    /// Whether the next messages need a call to the store before they can be taken.
+    pub(in crate::worker::ownership) fn needs_call(&self, max: usize) -> bool {
+        let rings = self.rings(Ring::Entries);
+        let (mut state, now) = (self.state(), Instant::now());
+        state.wake(now);
+        if !self.hands_out(&state, now) {
+            return false;
+        }
+        let has_enough = state.looks.has_read_all(rings, now) || state.lines.ready() >= max;
+        !has_enough || state.raise(max).is_some()
+    }
+
+    /// Reads on, and lets up to `max` of the next messages begin: the store knows before they are taken that
+    /// they may have begun. They stay in their lines meanwhile, so a call that is dropped or comes too late
+    /// takes none along.
+    pub(in crate::worker::ownership) async fn prepare(&self, max: usize) -> Result<(), Error> {
+        self.read(max).await?;
+        let change = {
+            let (mut state, now) = (self.state(), Instant::now());
+            state.wake(now);
+            state.ahead = self.ahead(max);
+            let Some(raise) = state.raise(max).filter(|_| self.hands_out(&state, now)) else {
+                return Ok(());
+            };
+            Change {
+                raise,
+                ..Change::default()
+            }
+        };
+        self.write(change).await.map(|_| ())
+    }
+
+    /// Takes up to `max` messages whose turn it is and that may begin.
+    pub(in crate::worker::ownership) fn take(&self, max: usize) -> Vec<Fetched> {
+        let (mut state, now) = (self.state(), Instant::now());
+        state.wake(now);
+        let mut taken = Vec::new();
+        if !self.hands_out(&state, now) {
+            return taken;
+        }
+        while taken.len() < max
+            && let Some(id) = state.next(now)
+        {
+            if !state.may_begin(id) {
+                state.put_back(id, Duration::ZERO);
+                break;
+            }
+            let last = &mut state.handed_out[place(id.lane)];
+            *last = id.id.max(*last);
+            taken.extend(self.fetched(&state, id));
+        }
+        taken
+    }
+
+    /// Prepares and takes.
+    #[cfg(test)]
     pub(in crate::worker::ownership) async fn hand_out(
         &self,
         max: usize,
     ) -> Result<Vec<Fetched>, Error> {
-        self.read(max).await?;
-        let (taken, change) = {
-            let mut state = self.state();
-            if state.closing.is_some() || state.lowering || self.tenure.is_over() {
-                return Ok(Vec::new());
-            }
-            let now = Instant::now();
-            state.wake(now);
-            let taken: Vec<_> = std::iter::from_fn(|| state.next(now)).take(max).collect();
-            let mut change = Change::default();
-            state.ahead = self.ahead(max);
-            for (at, lane) in LANES.into_iter().enumerate() {
-                let ids = taken.iter().filter(|one| one.lane == lane);
-                let Some(last) = ids.map(|one| one.id).max() else {
-                    continue;
-                };
-                let window = &state.windows[at];
-                if last > window.high() {
-                    change.raise[at] = window.ahead(last, state.ahead);
-                }
-                state.handed_out[at] = state.handed_out[at].max(last);
-            }
-            (taken, change)
-        };
-        if taken.is_empty() {
-            return Ok(Vec::new());
-        }
-        let is_allowed = change.raise == [EntryId::default(); 2];
-        let written = match is_allowed {
-            true => Ok((Stepped::Done, false)),
-            false => self.write(change).await,
-        };
-        let mut state = self.state();
-        match written {
-            Ok((Stepped::Done, _)) if !self.tenure.is_over() => Ok(taken
-                .iter()
-                .filter_map(|id| self.fetched(&state, *id))
-                .collect()),
-            failed => {
-                for id in taken.iter().rev() {
-                    if let Some(message) = state.messages.get_mut(id) {
-                        message.is_out = false;
-                    }
-                    state.lines.put_back(*id);
-                }
-                state.out -= taken.len();
-                failed.map(|_| Vec::new())
-            }
-        }
+        self.prepare(max).await?;
+        Ok(self.take(max))
+    }
+
+    fn hands_out(&self, state: &State, now: Instant) -> bool {
+        self.keeps_on(state) && !state.is_silent(now)
+    }
+
+    /// Whether this process keeps the partition.
+    pub(super) fn keeps_on(&self, state: &State) -> bool {
+        let ends = state.closing.is_some() || state.lowering || self.tenure.is_over();
+        !ends
+    }
+
+    /// Whether the next messages may begin only after a step. This is so after a [`take`](Self::take) that found
+    /// messages before them that are not due.
+    pub(in crate::worker::ownership) fn needs_step(&self, max: usize) -> bool {
+        let state = self.state();
+        self.hands_out(&state, Instant::now()) && state.raise(max).is_some()
     }
 
     fn fetched(&self, state: &State, id: DeliveryId) -> Option<Fetched> {
@@ -89,12 +115,17 @@ impl OwnedPartition {
         }
     }
 
+    /// How often the bell has rung; `None` while it may miss changes.
+    fn rings(&self, ring: Ring) -> Option<u64> {
+        let bell = self.bell.as_ref().filter(|bell| bell.hears());
+        bell.map(|bell| bell.count(ring))
+    }
+
     /// Reads on, unless enough messages are ready or nothing has come since the last read.
     async fn read(&self, max: usize) -> Result<(), Error> {
         loop {
-            let bell = self.bell.as_ref().filter(|bell| bell.hears());
-            let rings = bell.map(|bell| bell.count(Ring::Entries));
-            let redelivery_rings = bell.map(|bell| bell.count(Ring::Redeliveries));
+            let rings = self.rings(Ring::Entries);
+            let redelivery_rings = self.rings(Ring::Redeliveries);
             let reads = {
                 let (mut state, now) = (self.state(), Instant::now());
                 state.wake(now);
@@ -153,5 +184,28 @@ impl OwnedPartition {
                 return Ok(());
             }
         }
+    }
+}
+
+impl State {
+    /// Whether the store knows that a message may have begun.
+    pub(super) fn may_begin(&self, id: DeliveryId) -> bool {
+        id.id <= self.windows[place(id.lane)].high()
+    }
+
+    /// Up to where entries must be allowed to begin, so that the next `max` messages may. `None` where they
+    /// may.
+    pub(super) fn raise(&self, max: usize) -> Option<[EntryId; 2]> {
+        let (mut last, mut raise) = ([EntryId::default(); 2], [EntryId::default(); 2]);
+        for one in self.lines.upcoming(max) {
+            let last = &mut last[place(one.lane)];
+            *last = one.id.max(*last);
+        }
+        for ((raise, last), window) in raise.iter_mut().zip(last).zip(&self.windows) {
+            if last > window.high() {
+                *raise = window.ahead(last, self.ahead);
+            }
+        }
+        (raise != [EntryId::default(); 2]).then_some(raise)
     }
 }

@@ -6,13 +6,14 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
-pub(crate) use self::state::{MOST_BYTES, MOST_ENTRIES};
+pub(crate) use self::state::{MOST_BYTES, MOST_ENTRIES, is_silence};
 use self::state::{State, lock};
 use self::step::{Begins, Change};
 use crate::api::ownership::Tenure;
@@ -21,6 +22,7 @@ use crate::store::{
     Attempts, Bell, Commit, DeliveryId, End, Fate, Member, Note, Rings, Step, Stepped, Store,
 };
 use crate::wire::Decoder;
+use crate::worker::fault::Faults;
 
 /// How a subscription treats what it reads.
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub(super) struct OwnedPartition {
     state: Mutex<State>,
     /// Rings when a step has noted attempts.
     noted: Rings,
+    /// Of reading and of writing acknowledgements.
+    pub(super) faults: Faults,
     /// Another owner has taken the cursor.
     is_fenced_off: AtomicBool,
 }
@@ -96,6 +100,7 @@ impl OwnedPartition {
             turn: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
             noted: Rings::default(),
+            faults: Faults::default(),
             is_fenced_off: AtomicBool::new(false),
         }
     }
@@ -104,7 +109,7 @@ impl OwnedPartition {
         lock(&self.state)
     }
 
-    fn number(&self) -> u16 {
+    pub(super) fn number(&self) -> u16 {
         self.tenure.fence().partition
     }
 
@@ -142,6 +147,12 @@ impl OwnedPartition {
         }
         let step = {
             let mut state = self.state();
+            // What a silent partition is asked, though there is nothing to write.
+            change.verifies |= state.silent_from.is_some();
+            if !self.keeps_on(&state) {
+                // It is given up by the time that this step has its turn.
+                change.raise = <_>::default();
+            }
             state.restrict(&mut change);
             state.gather(&mut change);
             if self.tenure.is_over() {
@@ -171,12 +182,16 @@ impl OwnedPartition {
         // Kept where this future is dropped meanwhile: then the store may have done the step.
         let (step, change) = turn.unanswered.insert((step, change));
         let was_unknown = std::mem::replace(&mut turn.is_unknown, true);
-        self.state().lowering = change.lower;
+        let sent = Instant::now();
+        self.state().expect_answer(change.lower, sent);
         let answer = self.store.owners().step(&self.member, step).await;
         let result = match answer {
             Ok(Stepped::Done) => {
                 turn.last = step.number;
-                let ready = self.state().apply(change, step);
+                let mut state = self.state();
+                let was_silent = state.note_answer(sent.elapsed(), Instant::now());
+                let ready = state.apply(change, step) | was_silent;
+                drop(state);
                 if !change.begun.is_empty() {
                     self.noted.ring();
                 }
@@ -188,6 +203,7 @@ impl OwnedPartition {
             }
             Err(error) => {
                 let mut state = self.state();
+                state.note_failure(&error);
                 turn.is_unknown = was_unknown || error.is_outcome_unknown();
                 if error.kind() == ErrorKind::NotFound {
                     // The cursor is gone: this process claims the partition again.
@@ -260,7 +276,28 @@ impl OwnedPartition {
     /// Whether the store does not know of an acknowledgement yet, or something waits for a step.
     pub(super) fn is_unwritten(&self) -> bool {
         let state = self.state();
-        (state.unwritten > 0 || state.awaits_a_step()) && !self.is_fenced_off()
+        let waits = state.unwritten > 0 || state.awaits_a_step() || self.is_to_be_asked(&state);
+        waits && !self.is_fenced_off()
+    }
+
+    /// Whether nothing is handed out because the store does not answer.
+    pub(super) fn is_silent(&self) -> bool {
+        self.state().is_silent(Instant::now())
+    }
+
+    /// Hands nothing more out until a step has an answer.
+    pub(super) fn note_silence(&self) {
+        self.state().silent_from = Some(Instant::now());
+    }
+
+    /// How long a call may take before the partition counts as silent.
+    pub(super) fn patience(&self) -> Duration {
+        self.state().patience()
+    }
+
+    /// Whether the last step had no answer, and no other is under way.
+    fn is_to_be_asked(&self, state: &State) -> bool {
+        state.silent_from.is_some() && self.turn.try_lock().is_ok()
     }
 
     /// Asks the store whether this process still owns the partition, and ends its time where not.
@@ -278,7 +315,8 @@ impl OwnedPartition {
         let waited = state
             .unwritten_since
             .is_some_and(|since| since.elapsed() >= gathers);
-        (waited || state.awaits_a_step()) && !self.is_fenced_off()
+        let waits = waited || state.awaits_a_step() || self.is_to_be_asked(&state);
+        waits && !self.is_fenced_off()
     }
 
     /// How many acknowledgements the store may not know: those that no step has told, and those of a step
@@ -302,21 +340,57 @@ impl OwnedPartition {
     }
 
     /// Notes that attempts begin. One step notes all that wait for their turn. Returns whether this process
-    /// may begin them.
-    pub(super) async fn begin(&self, begun: Vec<(DeliveryId, Attempts)>) -> Result<bool, Error> {
+    /// may begin them, and whether more messages are ready. Waits no longer than until the partition counts as
+    /// silent.
+    pub(super) async fn begin(
+        &self,
+        begun: Vec<(DeliveryId, Attempts)>,
+    ) -> Result<(bool, bool), Error> {
         let begins = Begins::wait(&self.state, begun);
+        let mut writing = pin!(self.note(&begins));
+        let written = loop {
+            let (silent_from, patience) = {
+                let state = self.state();
+                (state.silent_from, state.patience())
+            };
+            if self.is_silent() {
+                let rule = "the partition does not answer";
+                break Err(Error::new(ErrorKind::Unavailable, "mark attempts", rule));
+            }
+            tokio::select! {
+                biased;
+                written = &mut writing => break written,
+                () = sleep_until(silent_from.unwrap_or_else(|| Instant::now() + patience)) => {}
+            }
+        };
+        match &written {
+            Ok(_) => self.faults.marking.clear(),
+            Err(error) => self.faults.marking.set(error),
+        }
+        let (stepped, ready) = written?;
+        Ok((stepped == Stepped::Done && !self.tenure.is_over(), ready))
+    }
+
+    async fn note(&self, begins: &Begins<'_>) -> Result<(Stepped, bool), Error> {
         let turn = tokio::select! {
             biased;
             () = begins.noted(&self.noted) => None,
             turn = self.turn.lock() => Some(turn),
         };
-        if let Some(mut turn) = turn {
-            let (stepped, _) = self.write_in(&mut turn, Change::default()).await?;
-            if stepped != Stepped::Done {
-                return Ok(false);
-            }
+        match turn {
+            Some(mut turn) => self.write_in(&mut turn, Change::default()).await,
+            None => Ok((Stepped::Done, false)),
         }
-        Ok(!self.tenure.is_over())
+    }
+
+    /// Puts a message back whose attempt may be marked. It is handed out again when the store has these attempts
+    /// instead.
+    pub(super) fn put_back_marked(&self, id: DeliveryId, attempts: Attempts) {
+        let mut state = self.state();
+        if state.take_out(id) {
+            state.returned.push((id, attempts));
+            state.is_awaited = true;
+        }
     }
 
     /// Puts messages back that were handed out and not begun, for a later time.
@@ -332,6 +406,11 @@ impl OwnedPartition {
         let number = self.number();
         out.map(|(id, _)| DeliveryId::new(id.lane, id.id.in_partition(number)))
             .collect()
+    }
+
+    pub(super) fn has_out(&self, id: DeliveryId) -> bool {
+        let state = self.state();
+        state.messages.get(&id).is_some_and(|one| one.is_out)
     }
 
     /// Whether another owner has taken the cursor: nothing more is written here.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Rules;
-use crate::domain::{Cursor, EntryId, Lines, Window};
+use crate::domain::{Cursor, EntryId, Error, ErrorKind, Lines, Window};
 use crate::store::{Attempts, DeliveryId, Fields, Kind, Lane, Member, Note};
 use crate::wire::redelivery::{RETRY_FIELD, Redelivery};
 
@@ -21,6 +21,8 @@ const LONGEST: usize = 32 * 1024;
 pub(crate) const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// The most entries of the first read, which cannot know how heavy they are.
 const FIRST: usize = 16;
+/// How long a call may take before its partition counts as silent, at least.
+pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 /// How often an owner looks although nothing has rung.
 const LOOK_EVERY: Duration = Duration::from_secs(50);
 
@@ -35,6 +37,11 @@ pub(super) fn place(lane: Lane) -> usize {
 
 pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a call has failed because the store does not answer. A refusal is no silence.
+pub(crate) fn is_silence(error: &Error) -> bool {
+    error.is_outcome_unknown() || error.kind() == ErrorKind::Unavailable
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +62,9 @@ pub(super) struct State {
     /// Messages with keys that are acknowledged, and the store does not know it yet: the later ones of
     /// their keys wait.
     pub(super) ended: Vec<(DeliveryId, Box<str>)>,
+    /// Messages that were put back after their attempts may have been marked, and the attempts that count: the
+    /// next step tells the store.
+    pub(super) returned: Vec<(DeliveryId, Attempts)>,
     /// Messages whose notes or marks the store no longer needs.
     pub(super) forgets: BTreeSet<DeliveryId>,
     /// How many acknowledgements the store does not know yet.
@@ -76,6 +86,11 @@ pub(super) struct State {
     pub(super) closing: Option<Instant>,
     /// A step says that nothing has begun, and the store may have done it: nothing is handed out.
     pub(super) lowering: bool,
+    /// From when the partition counts as silent, unless a step is answered before: nothing is handed out,
+    /// because its handlers would wait for the store and keep the workers from other partitions.
+    pub(super) silent_from: Option<Instant>,
+    /// How long the last step took that the store has answered.
+    took: Duration,
     pub(super) looks: Looks,
 }
 
@@ -190,19 +205,57 @@ impl State {
         self.is_awaited || self.lowering && self.closing.is_none()
     }
 
+    /// Notes that a step is sent, and whether it lowers what has begun.
+    pub(super) fn expect_answer(&mut self, lowers: bool, now: Instant) {
+        self.lowering = lowers;
+        self.silent_from.get_or_insert(now + self.patience());
+    }
+
+    /// How long a call may take before the partition counts as silent. A server that is always slow does answer.
+    pub(super) fn patience(&self) -> Duration {
+        PATIENCE.max(2 * self.took)
+    }
+
+    /// Notes that the store has done a step, and how long it took. Returns whether the partition was silent.
+    pub(super) fn note_answer(&mut self, took: Duration, now: Instant) -> bool {
+        self.took = took;
+        let from = self.silent_from.take();
+        from.is_some_and(|from| from <= now)
+    }
+
+    /// Notes that a step has failed.
+    pub(super) fn note_failure(&mut self, error: &Error) {
+        self.silent_from = is_silence(error).then(Instant::now);
+    }
+
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.silent_from.is_some_and(|from| from <= now)
+    }
+
     /// Puts a message back that was handed out and not begun, for a later time.
     pub(super) fn put_back(&mut self, id: DeliveryId, delay: Duration) {
-        let Some(message) = self.messages.get_mut(&id).filter(|one| one.is_out) else {
+        if !self.take_out(id) {
             return;
-        };
-        message.is_out = false;
-        self.out -= 1;
+        }
         match delay.is_zero() {
             true => self.lines.put_back(id),
             false => {
                 self.waiting.insert((Instant::now() + delay, id));
             }
         }
+    }
+
+    /// Takes a message from those that are handed out. Returns whether it was one.
+    pub(super) fn take_out(&mut self, id: DeliveryId) -> bool {
+        let Some(message) = self.messages.get_mut(&id).filter(|one| one.is_out) else {
+            return false;
+        };
+        message.is_out = false;
+        if message.attempts.begun > 0 && message.kind == Kind::Fresh {
+            message.kind = Kind::TakenOver;
+        }
+        self.out -= 1;
+        true
     }
 
     /// Makes messages ready that have waited long enough.

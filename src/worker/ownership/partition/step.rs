@@ -7,13 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::state::{State, lock, place, weight};
+use super::state::{Message, State, lock, place, weight};
 use crate::domain::{EntryId, Window};
 use crate::store::{Attempts, Commit, DeliveryId, End, Kind, LaneStep, Note, Rings, Step};
 use crate::wire::redelivery::RETRY_FIELD;
 
 /// The most acknowledgements that wait for a step.
 const MOST_UNWRITTEN: usize = 250;
+
+/// How long a message waits whose mark had no answer, once its partition answers again. Its next mark may fail, too.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a step changes here once the store has done it.
 #[derive(Debug, Default)]
@@ -24,6 +27,8 @@ pub(super) struct Change {
     pub(super) kept: Vec<(DeliveryId, Duration, Bytes)>,
     /// Deliveries that are given back, with the attempts that count.
     pub(super) released: Vec<(DeliveryId, Option<Attempts>)>,
+    /// Messages that were put back before, with the attempts that count.
+    pub(super) returned: Vec<(DeliveryId, Attempts)>,
     pub(super) begun: Vec<(DeliveryId, Attempts)>,
     /// Entries up to these may begin.
     pub(super) raise: [EntryId; 2],
@@ -146,6 +151,7 @@ impl State {
         let is_out = |id: &DeliveryId| self.messages.get(id).is_some_and(|one| one.is_out);
         let begins = self.begins.iter().filter(|(id, _)| is_out(id));
         change.begun = begins.map(|(id, attempts)| (*id, *attempts)).collect();
+        change.returned = std::mem::take(&mut self.returned);
         change.ended = std::mem::take(&mut self.ended);
         change.acks = std::mem::take(&mut self.unwritten);
         (self.is_awaited, self.unwritten_since) = (false, None);
@@ -153,6 +159,7 @@ impl State {
 
     /// Takes back what a step was to tell, because the store has not done it.
     pub(super) fn regain(&mut self, change: &mut Change) {
+        self.returned.append(&mut change.returned);
         self.ended.append(&mut change.ended);
         self.unwritten += std::mem::take(&mut change.acks);
         (self.is_awaited, self.lowering) = (true, false);
@@ -189,6 +196,7 @@ impl State {
         }
         let released = change.released.iter();
         let released = released.filter_map(|(id, attempts)| Some((*id, (*attempts)?)));
+        let released = released.chain(change.returned.iter().copied());
         let mut noted: Vec<(DeliveryId, Attempts)> = Vec::new();
         for (id, attempts) in released {
             let message = self.messages.get(&id);
@@ -274,21 +282,36 @@ impl State {
                 (one.attempts, one.has_note) = (*attempts, true);
             }
         }
+        for (id, attempts) in &change.returned {
+            if let Some(one) = self.messages.get_mut(id) {
+                one.release(Some(*attempts));
+                self.waiting.insert((Instant::now() + PAUSE, *id));
+            }
+        }
         for (id, attempts) in change.released.iter().rev() {
             if let Some(one) = self.messages.get_mut(id) {
                 one.is_out = false;
                 self.out -= 1;
-                if let Some(attempts) = attempts {
-                    one.attempts = *attempts;
-                    one.has_note = attempts.begun > 0 || one.has_note && one.kind == Kind::Kept;
-                }
-                if one.attempts.begun > 0 && one.kind == Kind::Fresh {
-                    one.kind = Kind::TakenOver;
-                }
+                one.release(*attempts);
                 self.lines.put_back(*id);
             }
         }
-        self.lines.ready() > ready || stays && self.lines.ready() > 0
+        // The reader sleeps until the returned ones are due.
+        let is_ready = self.lines.ready() > ready || !change.returned.is_empty();
+        is_ready || stays && self.lines.ready() > 0
+    }
+}
+
+impl Message {
+    /// Follows a note of the attempts that count after its delivery was given back.
+    fn release(&mut self, attempts: Option<Attempts>) {
+        if let Some(attempts) = attempts {
+            self.attempts = attempts;
+            self.has_note = attempts.begun > 0 || self.has_note && self.kind == Kind::Kept;
+        }
+        if self.attempts.begun > 0 && self.kind == Kind::Fresh {
+            self.kind = Kind::TakenOver;
+        }
     }
 }
 

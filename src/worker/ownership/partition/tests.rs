@@ -1,6 +1,7 @@
 //! One process after the other owns a partition; steps fail, get lost and are repeated.
 
 mod begins;
+mod silence;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -148,6 +149,19 @@ async fn the_next_owner_knows_what_may_have_begun() {
 }
 
 #[tokio::test]
+async fn a_message_stays_in_its_line_until_it_may_begin() {
+    let ground = Ground::with(&[None; 4]).await;
+    let owner = ground.own(1).await;
+    owner.prepare(1).await.unwrap();
+    assert!(owner.is_idle(), "nothing is taken yet");
+    let out = owner.take(9);
+    assert_eq!((out.len(), ground.steps()), (2, 1), "one and one ahead");
+    let next = ground.own(2).await.hand_out(9).await.unwrap();
+    let attempts: Vec<u32> = next.iter().map(|one| one.attempts.begun).collect();
+    assert_eq!(attempts, [1, 1, 0, 0]);
+}
+
+#[tokio::test]
 async fn an_owner_that_lets_go_leaves_nothing_begun() {
     let ground = Ground::with(&[None; 3]).await;
     let first = ground.own(1).await;
@@ -264,12 +278,12 @@ async fn a_failed_message_keeps_its_place_for_the_next_owner_too() {
     assert_eq!((ids(&again), again[0].kind), (vec![id], Kind::Kept));
     assert_eq!(again[0].fields[0].1, Bytes::from_static(b"again"));
     let begun = Attempts::from(1);
-    assert!(next.begin(vec![(id, begun)]).await.unwrap());
+    assert!(next.begin(vec![(id, begun)]).await.unwrap().0);
     let last = ground.own(3).await;
     let again = last.hand_out(9).await.unwrap();
     assert_eq!((again[0].attempts, again[0].kind), (begun, Kind::Kept));
     assert!(
-        !next.begin(vec![(id, begun)]).await.unwrap(),
+        !next.begin(vec![(id, begun)]).await.unwrap().0,
         "it has a new owner"
     );
 }
@@ -282,11 +296,14 @@ async fn a_step_whose_answer_is_lost_is_done_once() {
     let id = out[0].receipt;
     ground.script.fail(STEP, Failure::ReplyLost);
     owner.commit(Vec::new(), failed(id)).await.unwrap_err();
+    assert_eq!(owner.hand_out(1).await.unwrap().len(), 0, "it is silent");
     // Another call comes before the repetition, and the message is handed out again.
-    let other = owner.hand_out(1).await.unwrap();
-    owner.commit(ids(&other), Vec::new()).await.unwrap();
-    let again = owner.hand_out(9).await.unwrap();
+    assert!(owner.is_unwritten() && owner.is_overdue(MINUTE));
+    assert!(owner.flush().await.unwrap(), "more is ready");
+    let again = owner.hand_out(1).await.unwrap();
     assert_eq!(ids(&again), [id]);
+    let other = owner.hand_out(9).await.unwrap();
+    owner.commit(ids(&other), Vec::new()).await.unwrap();
     let (_, fates, _) = owner.commit(Vec::new(), failed(id)).await.unwrap();
     assert_eq!(fates, [Fate::Done]);
     assert_eq!(owner.out(), [id], "the attempt under way goes on");
@@ -344,7 +361,7 @@ async fn a_delivery_that_is_given_back_before_it_began_leaves_no_mark() {
     owner.rules.marks_attempts = true;
     let out = owner.hand_out(2).await.unwrap();
     let begun = out.iter().map(|one| (one.receipt, Attempts::from(1)));
-    assert!(owner.begin(begun.collect()).await.unwrap());
+    assert!(owner.begin(begun.collect()).await.unwrap().0);
     let released = Commit::release_counted(out[0].receipt, Attempts::default());
     owner.commit(Vec::new(), vec![released]).await.unwrap();
     let notes = ground.notes(2).await;
@@ -435,7 +452,8 @@ async fn nothing_is_handed_out_after_the_time_of_the_owner() {
     let out = owner.hand_out(1).await.unwrap();
     owner.tenure.end();
     assert_eq!(owner.hand_out(9).await.unwrap().len(), 0);
-    assert!(!owner.begin(vec![(out[0].receipt, 1.into())]).await.unwrap());
+    let begin = owner.begin(vec![(out[0].receipt, 1.into())]);
+    assert!(!begin.await.unwrap().0);
     // Nobody has taken the partition, so finished work counts.
     let (fate, ..) = owner.commit(ids(&out), Vec::new()).await.unwrap();
     assert_eq!(fate, Fate::Done);

@@ -21,7 +21,7 @@ async fn one_step_notes_all_attempts_that_wait_for_it() {
     // Its worker gives up before.
     assert!(begin(out[3]).now_or_never().is_none());
     drop(turn);
-    assert!(begin_all.await.into_iter().all(|may| may.unwrap()));
+    assert!(begin_all.await.into_iter().all(|may| may.unwrap().0));
     assert_eq!(ground.steps(), 1);
     let notes = ground.notes(2).await;
     let noted: Vec<_> = notes.iter().map(|note| note.delivery).collect();
@@ -58,7 +58,7 @@ async fn no_attempt_is_noted_after_the_time_of_the_owner() {
     owner.state().acknowledge(out[1]);
     owner.tenure.end();
     drop(turn);
-    assert!(!begin.await.unwrap());
+    assert!(!begin.await.unwrap().0);
     owner.flush().await.unwrap();
     let notes = ground.notes(2).await;
     assert!(notes.is_empty(), "{notes:?}");
@@ -78,7 +78,7 @@ async fn an_attempt_that_another_step_has_noted_begins_beside_the_next_step() {
     assert!((&mut next).now_or_never().is_none());
     assert!((&mut second).now_or_never().is_none());
     drop(turn);
-    assert!(first.await.unwrap());
+    assert!(first.await.unwrap().0);
     let _turn = next.await;
-    assert!(second.now_or_never().unwrap().unwrap());
+    assert!(second.now_or_never().unwrap().unwrap().0);
 }
