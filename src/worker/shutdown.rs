@@ -124,10 +124,10 @@ async fn find_only_copies(core: &Core, until: Instant) {
 }
 
 /// Releases, uncounted, every delivery that the store assigns to this consumer and no handler has
-/// finished, including those of a read or reclaim whose answer was lost. Returns how many. A track that does
+/// finished, including those of a read or reclaim whose answer was lost. Returns how many. A partition that does
 /// not answer until a time keeps its deliveries.
 async fn release_unfinished(core: &Core, until: Instant) -> u64 {
-    let tracks = core.tracks.iter();
+    let tracks = core.settling.iter();
     let releases = tracks.map(|track| timeout_at(until, release_track(core, track)));
     let released = join_all(releases).await.into_iter();
     released.flatten().flatten().sum()
@@ -145,7 +145,8 @@ async fn release_track(core: &Core, track: &Track) -> Result<u64, Error> {
     };
     let unfinished = pending
         .into_iter()
-        .filter(|id| !core.in_flight.is_finished(*id));
+        // An owned group names those of all its partitions.
+        .filter(|id| track.has(*id) && !core.in_flight.is_finished(*id));
     let released = core.release(unfinished).await?;
     core.in_flight.remove_unfinished(track.partition);
     Ok(released)

@@ -61,8 +61,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "gives-back-what-is-finished",
         file: "src/worker/shutdown.rs",
-        before: ".filter(|id| !core.in_flight.is_finished(*id));",
-        after: ".filter(|_| true);",
+        before: ".filter(|id| track.has(*id) && !core.in_flight.is_finished(*id));",
+        after: ".filter(|id| track.has(*id));",
         breaks: "A shutdown gives nothing back whose end is decided.",
         target: Target::Lib,
         test: "worker::shutdown::tests::a_shutdown_gives_back_what_no_handler_has_finished",

@@ -356,6 +356,21 @@ async fn suspects_wait_for_no_ending_of_a_silent_partition() {
     assert!(one.unsubscribe(GRACE).await.is_clean());
 }
 
+#[tokio::test]
+async fn a_shutdown_reports_the_other_partitions_beside_a_silent_one() {
+    let mut ground = Ground::new().await;
+    let permits = Arc::new(Semaphore::new(0));
+    // The store has a mark of each attempt, which must go.
+    let options = options(1).with_concurrency(64);
+    let (one, mut calls) = process(&ground, &permits, acks, options).await;
+    ground.publish().await;
+    all_of(&mut calls, (0..40).collect()).await;
+    ground.away.set(&[STEP], Fault::Hangs);
+    let report = one.unsubscribe(Duration::ZERO).await;
+    let away = ground.messages(true, 0).len() as u64;
+    assert_eq!((report.cancelled, report.unsettled), (40, away));
+}
+
 #[derive(serde::Deserialize)]
 struct Number(u32);
 
