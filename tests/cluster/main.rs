@@ -8,6 +8,7 @@ mod connect;
 mod effects;
 mod failover;
 mod moving;
+mod owned;
 mod partitions;
 mod roles;
 mod shared;
