@@ -50,7 +50,7 @@ async fn handle(core: &Core, handler: &dyn RawHandler, queued: Queued) {
         return;
     };
     match enter(core).await {
-        Some(turn) => handle_one(core, handler, begun, turn).await,
+        Some(turn) => handle_one(core, handler, (begun, false), turn).await,
         None => begun.leave(core).await,
     }
 }
@@ -106,7 +106,12 @@ pub(super) async fn enter(core: &Core) -> Option<Turn<'_>> {
 
 /// Begins, calls and ends one delivery. Drops its turn at the gate when the handler has returned: what ends the
 /// delivery may wait for the store.
-pub(super) async fn handle_one<T>(core: &Core, handler: &dyn RawHandler, one: Begun, turn: T) {
+pub(super) async fn handle_one<T>(
+    core: &Core,
+    handler: &dyn RawHandler,
+    (one, is_alone): (Begun, bool),
+    turn: T,
+) {
     let one = if one.needs_mark(core) {
         match begin(core, vec![one]).await {
             Ok(mut begun) => begun.pop(),
@@ -126,7 +131,9 @@ pub(super) async fn handle_one<T>(core: &Core, handler: &dyn RawHandler, one: Be
         begun.lease.end_call();
         drop(turn);
         match outcome {
-            Outcome::Commit(effects) => commit_one(core, handler, begun, (effects, span)).await,
+            Outcome::Commit(effects) => {
+                commit_one(core, handler, (begun, is_alone), (effects, span)).await;
+            }
             outcome => end(core, begun, outcome, span).await,
         }
     }
@@ -152,11 +159,11 @@ fn leave_owned(core: &Core, owned: &OwnedGroup, deliveries: &[Begun]) {
 }
 
 /// Commits what a handler returned. After a conflict the handler runs again at once, with the same
-/// attempt.
+/// attempt, and alone where it was alone.
 async fn commit_one(
     core: &Core,
     handler: &dyn RawHandler,
-    begun: Begun,
+    (begun, is_alone): (Begun, bool),
     (mut effects, mut span): (Effects, Span),
 ) {
     if let Some(outcome) = begun.rehearse(core, &effects).await {
@@ -173,7 +180,13 @@ async fn commit_one(
         }
         traces::end(&span, "conflict");
         pause(conflicts).await;
-        let _turn = core.gate.enter().await;
+        let _turn = match is_alone {
+            true => (None, Some(core.gate.alone().await)),
+            false => (Some(core.gate.enter().await), None),
+        };
+        if begun.lease.is_cancelled() {
+            return end(core, begun, Outcome::retry(error), span).await;
+        }
         let outcome;
         (outcome, span) = call(core, handler, &begun.delivery).await;
         begun.lease.end_call();

@@ -57,7 +57,9 @@ pub(crate) async fn run(core: Arc<Core>, work: Work) {
         };
         let began = Instant::now();
         match &work {
-            Work::Each(handler) => handle_one(&core, &**handler, suspect, alone).await,
+            Work::Each(handler) => {
+                handle_one(&core, &**handler, (suspect, true), alone).await;
+            }
             Work::Batches(handler) => handle_part(&core, &**handler, vec![suspect], alone).await,
         }
         // The others get as much time as the suspect took.

@@ -38,7 +38,7 @@ pub(super) fn open(group: &Arc<OwnedGroup>) -> Opened {
 /// A call for a partition, which prepares its next messages.
 type Call = (Arc<OwnedPartition>, Result<(), Error>);
 
-/// Lets the flusher ask the partition if the call is dropped: it may leave a step without an answer.
+/// Lets the flusher ask the partition if the call fails or is dropped: it may leave a step without an answer.
 struct Asks<'a>(&'a Rings);
 
 impl Drop for Asks<'_> {
@@ -50,7 +50,9 @@ impl Drop for Asks<'_> {
 async fn prepare(group: Arc<OwnedGroup>, partition: Arc<OwnedPartition>, max: usize) -> Call {
     let asks = Asks(&group.unwritten);
     let prepared = partition.prepare(max).await;
-    forget(asks);
+    if prepared.is_ok() {
+        forget(asks);
+    }
     (partition, prepared)
 }
 
@@ -118,7 +120,9 @@ impl OwnedReader {
                 }
             }
         }
-        partitions.retain(|one| !self.is_left_out(one, began));
+        // Also from a partition whose call is under way: what an earlier call has prepared may begin. A server
+        // that is always slow would otherwise hand nothing out.
+        partitions.retain(|one| self.rests_until(one).is_none_or(|until| until <= began));
         let share = max.div_ceil(partitions.len().max(1));
         let mut all = Vec::new();
         // First an equal part of each partition, so that none gets all workers.

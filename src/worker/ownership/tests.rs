@@ -31,6 +31,8 @@ enum Fault {
     /// The store does it, and answers when it is released.
     AnswerHangs,
     Fails,
+    /// The store gets the call after longer than a look waits.
+    Slow,
 }
 
 /// Stands before the calls of some names that concern the partition.
@@ -109,6 +111,10 @@ impl Decorator for Away {
             match fault {
                 None => next.run(op).await,
                 Some(Fault::Fails) => Err(Error::new(ErrorKind::Unavailable, op.name(), "away")),
+                Some(Fault::Slow) => {
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                    next.run(op).await
+                }
                 Some(Fault::Hangs) => {
                     self.hang().await;
                     next.run(op).await

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 use super::{AWAY, EFFECTS, FOUR, Fault, Ground, READ, STEP};
 use crate::api::ownership::Tenure;
 use crate::api::{Fence, Ownership};
-use crate::domain::{ConsumerName, Cursor, Group};
+use crate::domain::{ConsumerName, Cursor, Envelope, Group};
 use crate::store::{
     Attempts, Begin, Commit, Deliveries, DeliveryId, EffectCommit, EffectStore, Fetched, Member,
     Reader, StartFrom, Taken,
@@ -129,6 +130,29 @@ impl Owner {
         self.ground.away.hangs().await;
         self.ground.messages(true, 0).len()
     }
+}
+
+#[tokio::test]
+async fn a_slow_partition_hands_messages_out_while_more_of_them_come() {
+    let mut owner = Owner::new(AHEAD).await;
+    owner.ground.away.set(&[READ, STEP], Fault::Slow);
+    let published = Arc::new(AtomicU32::new(0));
+    let (container, topic) = (owner.ground.container.clone(), owner.ground.topic.clone());
+    let count = Arc::clone(&published);
+    let publishing = tokio::spawn(async move {
+        loop {
+            let n = count.fetch_add(1, Ordering::SeqCst);
+            let message = Envelope::new("n", &n).unwrap().with_key(format!("new {n}"));
+            container.bus().publish(&topic, &message).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    });
+    let is_away = |id: &DeliveryId| id.id.partition() == AWAY;
+    while !owner.fetch().await.iter().any(is_away) {
+        // A quarter of them: as many as a fetch asks for would be handed out anyway.
+        assert!(published.load(Ordering::SeqCst) < 300);
+    }
+    publishing.abort();
 }
 
 #[tokio::test]
