@@ -93,8 +93,8 @@ mod tests {
 
     use super::*;
     use crate::api::{Payload, SubscribeOptions};
-    use crate::domain::Outcome;
-    use crate::store::End;
+    use crate::domain::{Effects, Outcome};
+    use crate::store::{EffectFate, End};
     use crate::worker::core::Settlements;
     use crate::worker::fixture::{Fixture, all, current, each, hand_out, handler};
 
@@ -150,6 +150,30 @@ mod tests {
         running.await.unwrap();
         assert_eq!(all(&mut beside), [false]);
         assert!(core.gate.try_enter().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_suspect_runs_alone_again_after_a_conflict() {
+        let fixture = Fixture::new().await;
+        let (core, mut settlements) = suspecting(&fixture).await;
+        let (sender, mut beside) = tokio::sync::mpsc::unbounded_channel();
+        let inside = Arc::clone(&core);
+        let function = move |_: Payload<u32>| {
+            let _ = sender.send(inside.gate.try_enter().is_some());
+            async {
+                let mut effects = Effects::new();
+                effects.incr("n", 1);
+                effects
+            }
+        };
+        let work = Work::Each(each(function));
+        let running = tokio::spawn(run(Arc::clone(&core), work));
+        for fate in [EffectFate::Differs(0), EffectFate::Lost] {
+            let write = settlements.effects.recv().await.unwrap();
+            write.answer.send(Ok(fate)).unwrap();
+        }
+        running.await.unwrap();
+        assert_eq!(all(&mut beside), [false, false]);
     }
 
     #[tokio::test]
