@@ -53,13 +53,7 @@ async fn a_primary_that_is_stopped_keeps_its_own_partitions_waiting_only() {
     let orders = topic("orders");
     let settings = TopicSettings::default().with_partitions(PARTITIONS);
     container.topics().create(&orders, settings).await.unwrap();
-    let owner = |number: u16| {
-        let tag = match number {
-            0 => format!("{{{namespace}:orders}}:log"),
-            _ => format!("{{{namespace}:orders/{number}}}:log"),
-        };
-        cluster.owner(0, cluster.slot(&tag))
-    };
+    let owner = |number: u16| cluster.owner_of(&namespace, number);
     // The members are with partition 0.
     let victim = (1..PARTITIONS).map(owner).find(|one| *one != owner(0));
     let victim = victim.expect("a primary without partition 0");

@@ -39,13 +39,7 @@ async fn a_primary_that_is_down_stops_its_own_partitions_only() {
     let orders = topic("orders");
     let settings = TopicSettings::default().with_partitions(PARTITIONS);
     container.topics().create(&orders, settings).await.unwrap();
-    let owner = |number: u16| {
-        let tag = match number {
-            0 => format!("{{{namespace}:orders}}:log"),
-            _ => format!("{{{namespace}:orders/{number}}}:log"),
-        };
-        cluster.owner(0, cluster.slot(&tag))
-    };
+    let owner = |number: u16| cluster.owner_of(&namespace, number);
     // Partition 0 knows how many there are.
     let victim = owner(0);
     let (down, up): (Vec<u16>, Vec<u16>) = (0..PARTITIONS).partition(|one| owner(*one) == victim);

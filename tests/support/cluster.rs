@@ -147,6 +147,15 @@ impl Cluster {
         primary + self.primaries
     }
 
+    /// The number of the primary that holds a partition of the topic `orders`.
+    pub(crate) fn owner_of(&self, namespace: &Namespace, partition: u16) -> usize {
+        let key = match partition {
+            0 => format!("{{{namespace}:orders}}:log"),
+            _ => format!("{{{namespace}:orders/{partition}}}:log"),
+        };
+        self.owner(0, self.slot(&key))
+    }
+
     /// The number of the primary that holds a slot, as `by` sees it.
     pub(crate) fn owner(&self, by: usize, slot: u16) -> usize {
         type Row = (u16, u16, (String, u16, String));

@@ -1,4 +1,4 @@
-//! A process goes on with its other partitions.
+//! The process handles the messages of the other partitions.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -119,6 +119,19 @@ fn assert_in_order(came: &[u32]) {
     }
 }
 
+async fn ends_well(one: Subscription) {
+    is_healthy(&one).await;
+    assert!(one.unsubscribe(GRACE).await.is_clean());
+}
+
+/// The partition answers again, and its messages come after those that came before.
+async fn ends_in_order(ground: &Ground, one: Subscription, mut calls: Calls, mut came: Vec<u32>) {
+    ground.away.back();
+    came.extend(all_of(&mut calls, ground.messages(true, 0)).await);
+    assert_in_order(&came);
+    ends_well(one).await;
+}
+
 /// The calls hang before anything has begun.
 async fn of_others_come_while(names: &'static [&'static str], fault: Fault, attempts: u32) {
     let mut ground = Ground::new().await;
@@ -131,11 +144,7 @@ async fn of_others_come_while(names: &'static [&'static str], fault: Fault, atte
     if let Fault::Fails = fault {
         has_problem(&one).await;
     }
-    ground.away.back();
-    came.extend(all_of(&mut calls, ground.messages(true, 0)).await);
-    assert_in_order(&came);
-    is_healthy(&one).await;
-    assert!(one.unsubscribe(GRACE).await.is_clean());
+    ends_in_order(&ground, one, calls, came).await;
 }
 
 #[tokio::test]
@@ -167,14 +176,10 @@ async fn messages_that_wait_for_marks_keep_no_worker() {
         ground.away.set(&[MARKS], fault);
         let options = options(1).with_concurrency(2);
         let (one, mut calls) = process(&ground, &open_gate(), acks, options).await;
-        let mut came = all_of(&mut calls, ground.messages(false, 0)).await;
+        let came = all_of(&mut calls, ground.messages(false, 0)).await;
         has_problem(&one).await;
-        ground.away.back();
         // One whose attempt had counted would be a dead letter.
-        came.extend(all_of(&mut calls, ground.messages(true, 0)).await);
-        assert_in_order(&came);
-        is_healthy(&one).await;
-        assert!(one.unsubscribe(GRACE).await.is_clean());
+        ends_in_order(&ground, one, calls, came).await;
     }
 }
 
@@ -202,8 +207,7 @@ async fn a_partition_whose_steps_hang_delays_no_other() {
     all_of(&mut calls, ground.messages(false, 40)).await;
     ground.away.back();
     all_of(&mut calls, ground.messages(true, 40)).await;
-    is_healthy(&one).await;
-    assert!(one.unsubscribe(GRACE).await.is_clean());
+    ends_well(one).await;
 }
 
 /// Failed messages wait for their next attempt there: they must not take the workers.
@@ -223,8 +227,7 @@ async fn messages_that_are_due_in_a_silent_partition_take_no_worker() {
     }
     ground.away.back();
     all_of(&mut calls, ground.messages(true, 40)).await;
-    is_healthy(&one).await;
-    assert!(one.unsubscribe(GRACE).await.is_clean());
+    ends_well(one).await;
 }
 
 #[tokio::test]
@@ -276,8 +279,7 @@ async fn a_panic_leaves_no_fault_of_reading() {
     ground.away.hangs().await;
     ground.away.panic();
     all_of(&mut calls, ground.messages(true, 40)).await;
-    is_healthy(&one).await;
-    assert!(one.unsubscribe(GRACE).await.is_clean());
+    ends_well(one).await;
 }
 
 /// They were handed to the workers before.
@@ -319,8 +321,7 @@ async fn queued_messages_wait(is_batch: bool) {
     assert_eq!(silent.count(), 0, "{came:?} with {away:?}");
     ground.away.back();
     all_of(&mut calls, away).await;
-    is_healthy(&one).await;
-    assert!(one.unsubscribe(GRACE).await.is_clean());
+    ends_well(one).await;
 }
 
 /// The attempts at all messages have begun before, so they run alone, one after the other.

@@ -107,7 +107,7 @@ impl Owner {
         fetched.iter().map(|one: &Fetched| one.receipt).collect()
     }
 
-    /// Fetches until so many have come.
+    /// Fetches until `count` messages have come, and no more.
     pub(super) async fn fetch_all(&mut self, count: usize) -> Vec<DeliveryId> {
         let mut all = Vec::new();
         let until = Instant::now() + MINUTE / 2;
