@@ -14,8 +14,8 @@ use crate::worker::core::Core;
 use crate::worker::fault::back_off;
 use crate::worker::handle::count::Count;
 use crate::worker::handle::decode::Entry;
-use crate::worker::handle::pipeline::leave;
 use crate::worker::intake::in_flight::HandOut;
+use crate::worker::ownership::OwnedGroup;
 use crate::worker::tracks::Track;
 
 /// A delivery that a handler is called with.
@@ -97,9 +97,11 @@ pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Result<Vec<Beg
     let mut begun = deliveries;
     if !silent.is_empty() {
         let is_silent = |one: &Begun| silent.iter().any(|(silent, _)| *silent == one.hand_out());
-        let back;
+        let back: Vec<_>;
         (back, begun) = begun.into_iter().partition(is_silent);
-        leave(core, back).await;
+        if let Some(owned) = &core.owned {
+            leave_owned(core, owned, &back);
+        }
     }
     let answered = answered.into_iter();
     let answered = answered.filter_map(|(hand_out, holder)| Some((hand_out, holder?)));
@@ -108,6 +110,15 @@ pub(super) async fn begin(core: &Core, deliveries: Vec<Begun>) -> Result<Vec<Beg
     let begun = begun.into_iter();
     let begun = begun.filter(|one| !one.lease.is_cancelled());
     Ok(begun.inspect(|one| one.lease.begin()).collect())
+}
+
+/// Gives deliveries of an owned group back whose handler does not begin.
+pub(super) fn leave_owned(core: &Core, owned: &OwnedGroup, deliveries: &[Begun]) {
+    // The store may have the marks of these attempts.
+    let (marked, others): (Vec<&Begun>, Vec<_>) =
+        deliveries.iter().partition(|one| one.needs_mark(core));
+    core.put_back_marked(owned, marked.into_iter().map(Begun::hand_out));
+    core.put_back(owned, others.into_iter().map(Begun::hand_out));
 }
 
 /// Marks attempts as begun, those of each partition by themselves. `None` for each where the partition of an

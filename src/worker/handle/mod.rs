@@ -3,6 +3,7 @@
 //! One file per step. `decode`, `count`, `decide` and the endings that `commit` builds are pure;
 //! `pipeline` runs the steps for one delivery, `batch` for many, and `suspects` for one alone.
 
+mod alone;
 pub(crate) mod batch;
 mod begin;
 mod call;

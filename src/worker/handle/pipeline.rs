@@ -13,7 +13,8 @@ use crate::api::traces;
 use crate::domain::{Effects, Envelope, Outcome, Reason, Verdict};
 use crate::store::Attempts;
 use crate::worker::core::Core;
-use crate::worker::handle::begin::{Begun, begin};
+use crate::worker::handle::alone::alone;
+use crate::worker::handle::begin::{Begun, begin, leave_owned};
 use crate::worker::handle::call::call;
 use crate::worker::handle::commit::{acknowledge, commit, commit_undecodable, put_back};
 use crate::worker::handle::count::{Count, LOST_ERROR, count, record};
@@ -28,7 +29,6 @@ use crate::worker::handle::shadow;
 use crate::worker::intake::gate::Turn;
 use crate::worker::intake::in_flight::HandOut;
 use crate::worker::intake::queue::Queued;
-use crate::worker::ownership::OwnedGroup;
 
 /// Handles deliveries one after the other until the queue is closed.
 pub(crate) async fn run(core: Arc<Core>, handler: Arc<dyn RawHandler>) {
@@ -150,14 +150,6 @@ pub(super) async fn leave(core: &Core, deliveries: Vec<Begun>) {
     }
 }
 
-fn leave_owned(core: &Core, owned: &OwnedGroup, deliveries: &[Begun]) {
-    // The store may have the marks of these attempts.
-    let (marked, others): (Vec<&Begun>, Vec<_>) =
-        deliveries.iter().partition(|one| one.needs_mark(core));
-    core.put_back_marked(owned, marked.into_iter().map(Begun::hand_out));
-    core.put_back(owned, others.into_iter().map(Begun::hand_out));
-}
-
 /// Commits what a handler returned. After a conflict the handler runs again at once, with the same
 /// attempt, and alone where it was alone.
 async fn commit_one(
@@ -181,7 +173,7 @@ async fn commit_one(
         traces::end(&span, "conflict");
         pause(conflicts).await;
         let _turn = match is_alone {
-            true => (None, Some(core.gate.alone().await)),
+            true => (None, Some(alone(core, begun.entry.id).await)),
             false => (Some(core.gate.enter().await), None),
         };
         if begun.lease.is_cancelled() {

@@ -9,16 +9,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::api::handler::Work;
 use crate::worker::core::Core;
+use crate::worker::handle::alone::alone;
 use crate::worker::handle::batch::handle_part;
 use crate::worker::handle::in_hand::InHand;
 use crate::worker::handle::pipeline::{give_back, handle_one, prepare};
 
 /// The longest time that other handlers get between two suspects.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest time that a suspect waits for endings, which is longer than settling backs off. A
-/// server whose memory is full may refuse some of them for much longer.
-const LONGEST_WAIT: Duration = Duration::from_secs(6);
-
 /// Handles suspects until their queue is closed.
 pub(crate) async fn run(core: Arc<Core>, work: Work) {
     while let Some(queued) = core.suspects.next().await {
@@ -41,11 +38,6 @@ pub(crate) async fn run(core: Arc<Core>, work: Work) {
             core.put_back(owned, [suspect.hand_out()].into_iter());
             continue;
         }
-        let getting_alone = async {
-            let alone = core.gate.alone().await;
-            endings_written(&core).await;
-            alone
-        };
         let alone = tokio::select! {
             biased;
             () = core.stop.cancelled() => {
@@ -53,7 +45,7 @@ pub(crate) async fn run(core: Arc<Core>, work: Work) {
                 continue;
             }
             () = suspect.lease().cancelled() => continue,
-            alone = getting_alone => alone,
+            alone = alone(&core, suspect.hand_out().id) => alone,
         };
         let began = Instant::now();
         match &work {
@@ -68,22 +60,6 @@ pub(crate) async fn run(core: Arc<Core>, work: Work) {
             () = core.stop.cancelled() => {}
             () = sleep(began.elapsed().min(LONGEST_PAUSE)) => {}
         }
-    }
-}
-
-/// Waits until the store has the endings of all deliveries whose handlers have returned. A process that ends
-/// before would take them along, and its neighbours' finished work would count as a crash. Partitions that do not
-/// answer keep nobody waiting.
-async fn endings_written(core: &Core) {
-    let until = Instant::now() + LONGEST_WAIT;
-    let waits = || {
-        core.in_flight
-            .ending()
-            .iter()
-            .any(|id| !core.is_silent(*id))
-    };
-    while waits() && Instant::now() < until {
-        sleep(Duration::from_millis(1)).await;
     }
 }
 

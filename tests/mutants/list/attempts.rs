@@ -140,9 +140,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "suspect-beside-others",
-        file: "src/worker/handle/suspects.rs",
-        before: "let alone = core.gate.alone().await;",
-        after: "let alone = core.gate.try_enter();",
+        file: "src/worker/intake/gate.rs",
+        before: "if timeout(patience, self.until_quiet()).await.is_ok() {",
+        after: "if timeout(patience, async {}).await.is_ok() {",
         breaks: "A message behind two crashes runs alone.",
         target: Target::Lib,
         test: "worker::handle::suspects::tests::a_suspect_begins_when_nothing_runs_and_nothing_begins_beside_it",

@@ -39,7 +39,7 @@ pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a call has failed because the store does not answer. A refusal is no silence.
+/// Whether a call has failed because the store does not answer. A server that refuses a call does answer.
 pub(crate) fn is_silence(error: &Error) -> bool {
     error.is_outcome_unknown() || error.kind() == ErrorKind::Unavailable
 }
