@@ -1,7 +1,7 @@
 //! Mutants: small edits of the core, each of which must turn a named test red.
 //!
-//! Without arguments, as the suite runs it, only checks that every edit still applies and that the
-//! table in `README.md` is the list. `tests/mutants/run` builds and tests the mutants.
+//! Without arguments, as the suite runs it, only checks that every edit still applies, that the unit
+//! tests exist, and that the table in `README.md` is the list. `tests/mutants/run` builds and tests the mutants.
 
 #[path = "../support/cargo.rs"]
 mod cargo;
@@ -99,6 +99,12 @@ fn check(mutants: &[Mutant]) -> Vec<String> {
                 ));
             }
             Err(error) => faults.push(format!("{}: {}: {error}", one.name, one.file)),
+        }
+        if !one.finds_its_test() {
+            faults.push(format!(
+                "{}: {} has no test {}",
+                one.name, one.target, one.test
+            ));
         }
     }
     let readme = fs::read_to_string("tests/mutants/README.md").unwrap_or_default();

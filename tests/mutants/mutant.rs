@@ -1,6 +1,7 @@
 //! A mutant: one small edit that breaks one rule, and the test that must notice it.
 
-use std::fmt;
+use std::path::Path;
+use std::{fmt, fs};
 
 /// The target of `cargo test` that contains a test.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -58,5 +59,29 @@ impl Mutant {
             1 => Ok(text.replacen(self.before, self.after, 1)),
             places => Err(places),
         }
+    }
+
+    /// Whether the file that the name of a unit test leads to declares the test.
+    ///
+    /// Only a run finds the other tests: macros make most of their names.
+    pub(crate) fn finds_its_test(&self) -> bool {
+        let mut modules: Vec<&str> = self.test.split("::").collect();
+        let name = modules.pop().unwrap_or_default();
+        if self.target != Target::Lib {
+            return true;
+        }
+        let mut file = Path::new("src").join(modules.join("/"));
+        let mut inner = Vec::new();
+        while let Some(module) = modules.pop() {
+            for path in [file.with_extension("rs"), file.join("mod.rs")] {
+                if let Ok(text) = fs::read_to_string(path) {
+                    let opens = |module: &&str| text.contains(&format!("mod {module} {{"));
+                    return inner.iter().all(opens) && text.contains(&format!("fn {name}("));
+                }
+            }
+            inner.push(module);
+            file.pop();
+        }
+        false
     }
 }
