@@ -110,10 +110,19 @@ impl Capacity {
         most.saturating_sub(self.occupied.load(Ordering::SeqCst))
     }
 
-    /// Whether to pause before the next read, after one that asked for `max` and brought `fetched`.
+    /// Whether the fetcher pauses at once, after a read that asked for `max` and brought `fetched`.
     pub(crate) fn should_gather(&self, fetched: usize, max: usize) -> bool {
-        let small = (1..POLICY.gather_below.min(max)).contains(&fetched);
-        small && self.adaptive && self.pace.per_second() >= POLICY.gather_pace
+        (1..POLICY.gather_below.min(max)).contains(&fetched) && self.may_gather()
+    }
+
+    /// Whether the fetcher pauses after the next ring, if the last read asked for `max` and brought
+    /// `fetched`. A full read left more behind, which need not wait.
+    pub(crate) fn should_gather_after_ring(&self, fetched: usize, max: usize) -> bool {
+        (POLICY.burst..max).contains(&fetched) && self.may_gather()
+    }
+
+    fn may_gather(&self) -> bool {
+        self.adaptive && self.pace.per_second() >= POLICY.gather_pace
     }
 
     /// Enters `count` deliveries.
@@ -209,14 +218,14 @@ impl Drop for Slots<'_> {
     }
 }
 
-/// The prefetch for a pace of finished deliveries a second. At most doubles or halves the current
-/// one: a single quick moment says little.
+/// The prefetch for a pace of finished deliveries a second. At most four times or half the current
+/// one: a single quick moment says little, and a short burst has few of them.
 fn next_prefetch(current: usize, pace: f64, concurrency: usize) -> usize {
     let least = concurrency.min(POLICY.max_prefetch);
     let wanted = (pace * POLICY.lookahead.as_secs_f64()) as usize;
     wanted
         .clamp(least, POLICY.max_prefetch)
-        .clamp(current / 2, current * 2)
+        .clamp(current / 2, current * 4)
         .max(1)
 }
 
@@ -240,13 +249,13 @@ mod tests {
     async fn the_prefetch_follows_the_pace_within_its_bounds() {
         let capacity = Capacity::new(16, None);
         let start = capacity.adapted.lock().unwrap().0;
-        // 100,000 a second are 5,000 in 50 milliseconds: doubled up to the maximum.
-        let grown: Vec<usize> = (1..=8)
+        // 100,000 a second are 5,000 in 50 milliseconds: four times as many, up to the maximum.
+        let grown: Vec<usize> = (1..=4)
             .map(|step| after(&capacity, start, step, 1000))
             .collect();
-        assert_eq!(grown, [32, 64, 128, 256, 512, 1024, 1024, 1024]);
+        assert_eq!(grown, [64, 256, 1024, 1024]);
         // Then no handler finishes: halved down to the concurrency.
-        let shrunk: Vec<usize> = (9..=16)
+        let shrunk: Vec<usize> = (5..=12)
             .map(|step| after(&capacity, start, step, 0))
             .collect();
         assert_eq!(shrunk, [512, 256, 128, 64, 32, 16, 16, 16]);
@@ -298,13 +307,13 @@ mod tests {
         let alone = [1, 2, 3].map(|second| after_seconds(second, 1, 30));
         assert_eq!(alone, [16, 16, 16], "one quick handler says little");
         let bursts = [4, 5, 6].map(|second| after_seconds(second, 500, 20_000));
-        assert_eq!(bursts, [32, 64, 128]);
+        assert_eq!(bursts, [64, 256, 1024]);
         let slow = [7, 8, 9].map(|second| after_seconds(second, 16, 900_000));
-        assert_eq!(slow, [64, 32, 16]);
+        assert_eq!(slow, [512, 256, 128]);
     }
 
     #[tokio::test]
-    async fn the_fetcher_pauses_after_small_reads_at_a_high_pace_only() {
+    async fn the_fetcher_pauses_at_a_high_pace_only() {
         let capacity = Capacity::new(16, None);
         let start = capacity.adapted.lock().unwrap().0;
         after(&capacity, start, 5, 1000);
@@ -314,8 +323,18 @@ mod tests {
         for (fetched, max) in [(0, 512), (400, 512), (100, 100)] {
             assert!(!capacity.should_gather(fetched, max), "{fetched} of {max}");
         }
+        for (fetched, max, gathers) in [
+            (31, 512, false),
+            (32, 512, true),
+            (511, 512, true),
+            (512, 512, false),
+        ] {
+            let found = capacity.should_gather_after_ring(fetched, max);
+            assert_eq!(found, gathers, "{fetched} of {max}");
+        }
         after(&capacity, start, 15, 0);
         assert!(!capacity.should_gather(100, 512));
+        assert!(!capacity.should_gather_after_ring(100, 512));
         let fixed = Capacity::new(4, Some(6));
         let start = fixed.adapted.lock().unwrap().0;
         after(&fixed, start, 5, 1_000_000);
@@ -419,7 +438,7 @@ mod tests {
         ) {
             let next = next_prefetch(current, pace, concurrency);
             prop_assert!(next >= 1 && next <= POLICY.max_prefetch.max(current));
-            prop_assert!(next <= current * 2 && next >= (current / 2).max(1));
+            prop_assert!(next <= current * 4 && next >= (current / 2).max(1));
         }
     }
 

@@ -40,6 +40,7 @@ pub(crate) async fn run(core: Arc<Core>, track: Arc<Track>, mut opened: Option<O
     let mut failures = 0;
     // Released and expired deliveries are older than any new one, so they come first.
     let mut behind = true;
+    let mut gathers = false;
     while let Some(free) = free_slots(&core, track, &mut behind).await {
         let (mut reader, interrupt) = match opened.take() {
             Some(opened) => opened,
@@ -66,7 +67,7 @@ pub(crate) async fn run(core: Arc<Core>, track: Arc<Track>, mut opened: Option<O
             opened = Some((reader, interrupt));
             continue;
         }
-        if !until_ready(&core, track, &mut *reader).await {
+        if !until_ready(&core, track, &mut *reader, gathers).await {
             opened = Some((reader, interrupt));
             continue;
         }
@@ -89,7 +90,9 @@ pub(crate) async fn run(core: Arc<Core>, track: Arc<Track>, mut opened: Option<O
                 core.capacity.adapt(Instant::now());
                 // With slow handlers the reclaimer finds no free slot.
                 behind = core.capacity.is_slow();
-                if core.capacity.should_gather(count, max) {
+                gathers =
+                    core.capacity.should_gather_after_ring(count, max) && reader.ready().is_some();
+                if !gathers && core.capacity.should_gather(count, max) {
                     sleep(POLICY.gather_for).await;
                 }
                 opened = Some((reader, interrupt));
@@ -118,11 +121,17 @@ pub(crate) async fn run(core: Arc<Core>, track: Arc<Track>, mut opened: Option<O
     }
 }
 
-/// Waits until a read may find something, where the reader can tell. Returns false when something
-/// comes before the next read.
-async fn until_ready(core: &Core, track: &Track, reader: &mut dyn Reader) -> bool {
+/// Waits until a read may find something, where the reader can tell; if it `gathers`, also until more
+/// have come. Returns false when something comes before the next read.
+async fn until_ready(core: &Core, track: &Track, reader: &mut dyn Reader, gathers: bool) -> bool {
     let Some(ready) = reader.ready() else {
         return true;
+    };
+    let ready = async {
+        ready.await;
+        if gathers {
+            sleep(POLICY.gather_for).await;
+        }
     };
     tokio::select! {
         biased;
@@ -375,6 +384,7 @@ pub(crate) async fn recreate(core: &Core, track: &Track) {
 mod tests {
     use super::*;
     use crate::api::SubscribeOptions;
+    use crate::domain::BoxFuture;
     use crate::store::{Attempts, Commit, DeliveryId, Opening, ReclaimCursor, Unmarked};
     use crate::worker::fixture::{Fixture, hand_out};
     use crate::worker::script::Failure;
@@ -398,6 +408,32 @@ mod tests {
             .unwrap();
         let track = Arc::clone(core.tracks.first());
         tokio::spawn(run(Arc::clone(core), track, Some(opened)))
+    }
+
+    /// A reader that always hears of messages.
+    #[derive(Debug)]
+    struct Rung;
+
+    impl Reader for Rung {
+        fn fetch(&mut self, _: usize, _: Duration) -> BoxFuture<'_, Result<Vec<Fetched>, Error>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn ready(&mut self) -> Option<BoxFuture<'_, ()>> {
+            Some(Box::pin(async {}))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_rest_of_a_burst_is_waited_for_until_a_stop() {
+        let fixture = Fixture::new().await;
+        let (core, _settlements) = fixture.core(SubscribeOptions::new());
+        let track = core.tracks.first();
+        let began = Instant::now();
+        assert!(until_ready(&core, track, &mut Rung, true).await);
+        assert!(began.elapsed() >= POLICY.gather_for);
+        core.stop.cancel();
+        assert!(!until_ready(&core, track, &mut Rung, true).await);
     }
 
     #[tokio::test]

@@ -16,11 +16,14 @@ pub(crate) struct Policy {
     /// The shortest time between two adaptations of the prefetch.
     pub(crate) adapt_every: Duration,
     /// The number of finished deliveries a second, of all subscriptions of the container, from which
-    /// fetchers pause after a small read. A read costs the server as much as ten messages.
+    /// fetchers pause: after a small read, or after a ring. A read costs the server as much as ten messages.
     pub(crate) gather_pace: u64,
     /// A read that brings fewer deliveries is small.
     pub(crate) gather_below: usize,
-    /// The pause after a small read, in which more messages come together.
+    /// Messages of a topic come in bursts if a read after a ring brings as many. Then the fetcher pauses
+    /// after the next ring instead: the rest of that burst is under way.
+    pub(crate) burst: usize,
+    /// The pause, in which more messages come together.
     pub(crate) gather_for: Duration,
     /// A handler that runs longer than this before it first waits is worth the wake-up of another
     /// worker.
@@ -42,6 +45,7 @@ pub(crate) const POLICY: Policy = Policy {
     adapt_every: Duration::from_millis(10),
     gather_pace: 40_000,
     gather_below: 400,
+    burst: 32,
     gather_for: Duration::from_millis(2),
     quick_handler: Duration::from_micros(50),
     quick_streak: 64,
