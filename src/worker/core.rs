@@ -18,8 +18,8 @@ use crate::api::propagator::Telemetry;
 use crate::bus::Publishing;
 use crate::domain::{Error, RetryPolicy, TopicSettings};
 use crate::store::{
-    Commit, Commits, DeliveryId, Fate, Fetched, Holder, Kind, MAX_BATCH, MAX_COMMITS, Member,
-    Opening, Replies, Store,
+    Attempts, Commit, Commits, DeliveryId, Fate, Fetched, Holder, Kind, MAX_BATCH, MAX_COMMITS,
+    Member, Opening, Replies, Store,
 };
 use crate::wire::Decoder;
 use crate::worker::effect_port::{EffectPort, EffectWrite};
@@ -333,7 +333,7 @@ impl Core {
 
     /// Returns deliveries of an owned group that no handler has begun.
     pub(crate) fn put_back(&self, owned: &OwnedGroup, hand_outs: impl Iterator<Item = HandOut>) {
-        self.put_back_by(hand_outs, |ids| owned.put_back(ids, Duration::ZERO));
+        self.put_back_by(hand_outs, |all| owned.put_back(all));
     }
 
     /// The same for deliveries whose attempts may be marked in the store: no attempt counts.
@@ -342,16 +342,13 @@ impl Core {
         owned: &OwnedGroup,
         hand_outs: impl Iterator<Item = HandOut>,
     ) {
-        self.put_back_by(hand_outs, |ids| {
-            owned
-                .put_back_marked(ids.filter_map(|id| Some((id, self.in_flight.begun_before(id)?))));
-        });
+        self.put_back_by(hand_outs, |all| owned.put_back_marked(all));
     }
 
     fn put_back_by(
         &self,
         hand_outs: impl Iterator<Item = HandOut>,
-        put_back: impl FnOnce(&mut dyn Iterator<Item = DeliveryId>),
+        put_back: impl FnOnce(&mut dyn Iterator<Item = (DeliveryId, Attempts)>),
     ) {
         // Skips a delivery that was handed out again: its handler may run.
         let current: Vec<_> = hand_outs.filter(|one| self.in_flight.has(*one)).collect();
@@ -360,7 +357,9 @@ impl Core {
             self.put_back.fetch_add(count, Ordering::Relaxed);
         }
         // The partition first: a recovery puts back what it has handed out and nothing here has in flight.
-        put_back(&mut current.iter().map(|one| one.id));
+        // A lost lease is known here only once: the partition must learn that its attempt was no crash.
+        let before = |one: &HandOut| Some((one.id, self.in_flight.begun_before(one.id)?));
+        put_back(&mut current.iter().filter_map(before));
         self.in_flight.remove(current);
         self.meters.in_flight.set(self.in_flight.len() as f64);
     }
@@ -431,7 +430,7 @@ impl Core {
                     self.in_flight.lose([HandOut { id, token }]);
                 }
                 // A handler of an earlier hand-out still runs here.
-                (None, _) => owned.put_back([id].into_iter(), RUNS_STILL),
+                (None, _) => owned.put_back_later(id, RUNS_STILL),
             }
         }
     }
@@ -473,7 +472,7 @@ mod tests {
     use super::*;
     use crate::api::{IntoRouter, Message, Payload, RouteOptions, Router};
     use crate::domain::Outcome;
-    use crate::store::{Attempts, Holder};
+    use crate::store::Holder;
     use crate::worker::fixture::{Fixture, hand_out, member};
 
     #[test]

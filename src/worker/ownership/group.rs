@@ -183,12 +183,20 @@ impl OwnedGroup {
         is_out.then(|| Arc::clone(&partition.tenure))
     }
 
-    /// Puts deliveries back that no handler began, for a later time.
-    pub(crate) fn put_back(&self, ids: impl Iterator<Item = DeliveryId>, delay: Duration) {
-        for id in ids {
+    /// Puts deliveries back that no handler began, with the attempts before them.
+    pub(crate) fn put_back(&self, all: impl Iterator<Item = (DeliveryId, Attempts)>) {
+        for (id, attempts) in all {
             if let Some(partition) = self.get(partition_of(id)) {
-                partition.put_back([bare(id)].into_iter(), delay);
+                partition.put_back_counted(bare(id), attempts);
             }
+        }
+        self.changed.ring();
+    }
+
+    /// Puts a delivery back that cannot begin before a later time.
+    pub(crate) fn put_back_later(&self, id: DeliveryId, delay: Duration) {
+        if let Some(partition) = self.get(partition_of(id)) {
+            partition.put_back_later(bare(id), delay);
         }
         self.changed.ring();
     }
@@ -216,7 +224,7 @@ impl OwnedGroup {
         // The handlers of an ended time may still run.
         for partition in all.filter(|one| !one.tenure.is_over()) {
             let unknown = partition.out().into_iter().filter(|id| !is_known(*id));
-            partition.put_back(unknown.map(bare), Duration::ZERO);
+            partition.put_back(unknown.map(bare));
         }
         self.changed.ring();
     }

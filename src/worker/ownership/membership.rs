@@ -189,10 +189,16 @@ impl Membership {
                 continue;
             };
             let held = self.group.get(number);
-            if held.is_some_and(|held| !held.tenure.is_over()) {
+            // What is being given up still writes its last step.
+            if held
+                .as_ref()
+                .is_some_and(|held| !held.tenure.is_over() || held.is_closing())
+            {
                 continue;
             }
-            let taken = self.taken.get(&number).copied().unwrap_or(0);
+            // A membership that has begun again knows what it took from what it holds.
+            let held = held.map_or(0, |held| held.tenure.fence().token);
+            let taken = self.taken.get(&number).copied().unwrap_or(0).max(held);
             match token <= taken {
                 true => self.attendance.claims.push((number, taken)),
                 false => granted.push((member_at(&self.first, number), number, token)),
@@ -301,7 +307,8 @@ impl Membership {
             one.is_idle() && one.is_closing() || self.closes_by(one).is_some_and(|by| now >= by)
         });
         let mut is_late = false;
-        for partition in leaving.iter().filter(|one| !one.is_idle()) {
+        let busy = leaving.iter().filter(|one| !one.is_idle());
+        for partition in busy.filter(|one| !one.tenure.is_over()) {
             is_late = true;
             partition.tenure.end();
             let number = partition.tenure.fence().partition;
@@ -351,7 +358,10 @@ impl Membership {
             until = until.min(Instant::now() + back_off(failures));
         }
         let ends = all.iter().filter_map(|one| one.tenure.until()).min();
-        let closing = all.iter().filter_map(|one| self.closes_by(one)).min();
+        // The last call has tried those whose time is over.
+        let now = Instant::now();
+        let closing = all.iter().filter_map(|one| self.closes_by(one));
+        let closing = closing.filter(|by| *by > now).min();
         until = [ends, closing]
             .into_iter()
             .flatten()

@@ -3,6 +3,7 @@
 mod process;
 mod reading;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ const AWAY: u16 = 1;
 const READ: &str = "owners.read";
 const STEP: &str = "owners.step";
 const EFFECTS: &str = "effects.commit_owned";
+const ATTEND: &str = "owners.attend";
 /// The steps that mark attempts.
 const MARKS: &str = "marks";
 
@@ -43,6 +45,8 @@ struct Away {
     released: watch::Sender<(u64, bool)>,
     /// How many calls hang.
     hanging: watch::Sender<usize>,
+    /// How many calls renewed a membership.
+    attended: Arc<AtomicU64>,
 }
 
 impl Away {
@@ -96,6 +100,10 @@ impl Decorator for Away {
             | Op::EffectStore(EffectStoreOp::CommitOwned { by, .. }) => {
                 Some(by.at.partition.number())
             }
+            Op::Owners(OwnersOp::Attend { .. }) => {
+                self.attended.fetch_add(1, Ordering::Relaxed);
+                Some(AWAY)
+            }
             _ => None,
         };
         let marks = matches!(op, Op::Owners(OwnersOp::Step { step, .. }) if !step.notes.is_empty());
@@ -129,6 +137,12 @@ impl Decorator for Away {
     }
 }
 
+async fn connect(store: &Arc<dyn Store>) -> Container {
+    let builder = Container::builder().with_store(Arc::clone(store));
+    let builder = builder.with_service(Group::new("billing").unwrap());
+    builder.connect().await.unwrap()
+}
+
 /// A topic with four partitions and forty keys.
 struct Ground {
     away: Away,
@@ -145,12 +159,11 @@ impl Ground {
             fault: Arc::new(Mutex::new((&[], Fault::Fails))),
             released: watch::Sender::default(),
             hanging: watch::Sender::default(),
+            attended: Arc::default(),
         };
         let memory = MemoryStore::new().store(None);
         let store: Arc<dyn Store> = Arc::new(Decorated::new(Arc::new(away.clone()), memory));
-        let builder = Container::builder().with_store(Arc::clone(&store));
-        let builder = builder.with_service(Group::new("billing").unwrap());
-        let container = builder.connect().await.unwrap();
+        let container = connect(&store).await;
         let topic = Topic::new("orders").unwrap();
         let settings = TopicSettings::default().with_partitions(FOUR);
         container.topics().create(&topic, settings).await.unwrap();

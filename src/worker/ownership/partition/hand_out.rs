@@ -1,7 +1,5 @@
 //! Hands messages of a partition out: reads on, lets the next messages begin, and takes them.
 
-use std::time::Duration;
-
 use futures_util::future::join;
 use tokio::time::Instant;
 
@@ -59,7 +57,7 @@ impl OwnedPartition {
             && let Some(id) = state.next(now)
         {
             if !state.may_begin(id) {
-                state.put_back(id, Duration::ZERO);
+                state.put_back(id, None);
                 break;
             }
             let last = &mut state.handed_out[place(id.lane)];
@@ -165,7 +163,8 @@ impl OwnedPartition {
                 let has_more = room == 0 || entries.len() == room;
                 is_full |= has_more;
                 if state.windows[place(lane)].last() != after {
-                    // Another call has read the same.
+                    // Another call has read the same, or has skipped a part of it.
+                    is_full = true;
                     continue;
                 }
                 state.enter_all((&self.member, &self.rules), lane, entries, !has_more);

@@ -393,10 +393,20 @@ impl OwnedPartition {
         }
     }
 
-    /// Puts messages back that were handed out and not begun, for a later time.
-    pub(super) fn put_back(&self, ids: impl Iterator<Item = DeliveryId>, delay: Duration) {
+    /// Puts messages back that were handed out and not begun.
+    pub(super) fn put_back(&self, ids: impl Iterator<Item = DeliveryId>) {
         let mut state = self.state();
-        ids.for_each(|id| state.put_back(id, delay));
+        ids.for_each(|id| state.put_back(id, None));
+    }
+
+    /// Puts a message back that was handed out and not begun, with the attempts before.
+    pub(super) fn put_back_counted(&self, id: DeliveryId, attempts: Attempts) {
+        self.state().put_back(id, Some(attempts));
+    }
+
+    /// Puts a message back that was handed out and cannot begin before a later time.
+    pub(super) fn put_back_later(&self, id: DeliveryId, delay: Duration) {
+        self.state().put_back_later(id, Instant::now() + delay);
     }
 
     /// The deliveries that were handed out and have not ended.

@@ -144,7 +144,7 @@ pub(super) struct Message {
     pub(super) kind: Kind,
     pub(super) attempts: Attempts,
     /// It failed, and is not handed out before.
-    due: Option<Instant>,
+    pub(super) due: Option<Instant>,
     /// Handed to the workers.
     pub(super) is_out: bool,
     pub(super) has_note: bool,
@@ -232,16 +232,21 @@ impl State {
         self.silent_from.is_some_and(|from| from <= now)
     }
 
-    /// Puts a message back that was handed out and not begun, for a later time.
-    pub(super) fn put_back(&mut self, id: DeliveryId, delay: Duration) {
+    /// Puts a message back that was handed out and not begun, with the attempts before if they are known.
+    pub(super) fn put_back(&mut self, id: DeliveryId, attempts: Option<Attempts>) {
         if !self.take_out(id) {
             return;
         }
-        match delay.is_zero() {
-            true => self.lines.put_back(id),
-            false => {
-                self.waiting.insert((Instant::now() + delay, id));
-            }
+        if let (Some(message), Some(attempts)) = (self.messages.get_mut(&id), attempts) {
+            message.attempts = attempts;
+        }
+        self.lines.put_back(id);
+    }
+
+    /// Puts a message back that was handed out and cannot begin before a time.
+    pub(super) fn put_back_later(&mut self, id: DeliveryId, due: Instant) {
+        if self.take_out(id) {
+            self.waiting.insert((due, id));
         }
     }
 

@@ -271,9 +271,15 @@ impl State {
                 one.fields = vec![(Bytes::from_static(RETRY_FIELD), message.clone())];
                 self.bytes += weight(&one.fields);
                 (one.kind, one.attempts, one.has_note) = (Kind::Kept, Attempts::default(), true);
-                one.is_out = false;
-                self.out -= 1;
-                self.waiting.insert((Instant::now() + *delay, *id));
+                let due = Instant::now() + *delay;
+                // A recovery may have put it back meanwhile.
+                match std::mem::take(&mut one.is_out) {
+                    true => {
+                        self.out -= 1;
+                        self.waiting.insert((due, *id));
+                    }
+                    false => one.due = Some(due),
+                }
             }
         }
         for (id, attempts) in &change.begun {
@@ -290,10 +296,11 @@ impl State {
         }
         for (id, attempts) in change.released.iter().rev() {
             if let Some(one) = self.messages.get_mut(id) {
-                one.is_out = false;
-                self.out -= 1;
                 one.release(*attempts);
-                self.lines.put_back(*id);
+                if std::mem::take(&mut one.is_out) {
+                    self.out -= 1;
+                    self.lines.put_back(*id);
+                }
             }
         }
         // The reader sleeps until the returned ones are due.
@@ -347,6 +354,46 @@ mod tests {
 
     fn log(n: u64) -> DeliveryId {
         DeliveryId::new(Lane::Log, id(n))
+    }
+
+    /// A state that has handed out two messages.
+    fn handed_out() -> State {
+        let (member, rules) = (member(), rules());
+        let by = (&member, &rules);
+        let cursors = [Cursor::default(), Cursor::default()];
+        let mut state = State::new(by, cursors, Vec::new(), Vec::new());
+        let entries = [1, 2].map(|n| (id(n), Fields::new()));
+        state.enter_all(by, Lane::Log, entries.into(), true);
+        let out = [state.next(Instant::now()), state.next(Instant::now())];
+        assert_eq!(out, [Some(log(1)), Some(log(2))]);
+        state
+    }
+
+    #[test]
+    fn an_ending_of_a_message_that_was_put_back_meanwhile_leaves_it_in_its_line_once() {
+        let message = Bytes::from_static(b"again");
+        for is_kept in [false, true] {
+            let mut state = handed_out();
+            let change = match is_kept {
+                true => Change {
+                    kept: vec![(log(1), Duration::from_secs(60), message.clone())],
+                    ..Change::default()
+                },
+                false => Change {
+                    released: vec![(log(1), None)],
+                    ..Change::default()
+                },
+            };
+            let step = state.step(&change, 1, 1).unwrap_or_default();
+            state.put_back(log(1), None);
+            state.apply(&change, &step);
+            let now = Instant::now();
+            let soon = (!is_kept).then_some(log(1));
+            assert_eq!((state.next(now), state.next(now)), (soon, None));
+            state.wake(now + Duration::from_secs(120));
+            let late = is_kept.then_some(log(1));
+            assert_eq!((state.next(now), state.next(now)), (late, None));
+        }
     }
 
     #[test]

@@ -166,7 +166,7 @@ async fn an_owner_that_lets_go_leaves_nothing_begun() {
     let ground = Ground::with(&[None; 3]).await;
     let first = ground.own(1).await;
     let out = first.hand_out(2).await.unwrap();
-    first.put_back(ids(&out).into_iter(), Duration::ZERO);
+    first.put_back(ids(&out).into_iter());
     assert!(first.is_idle());
     first.let_go().await.unwrap();
     let all = ground.own(2).await.hand_out(9).await.unwrap();
@@ -375,7 +375,7 @@ async fn messages_go_on_after_a_step_to_let_go_that_had_no_answer() {
     let ground = Ground::with(&[None, None]).await;
     let owner = ground.own(1).await;
     let out = owner.hand_out(2).await.unwrap();
-    owner.put_back(ids(&out).into_iter(), Duration::ZERO);
+    owner.put_back(ids(&out).into_iter());
     owner.set_closing(true);
     ground.script.fail(STEP, Failure::Hangs);
     let gone = tokio::time::timeout(Duration::from_millis(1), owner.let_go()).await;
@@ -409,7 +409,7 @@ async fn an_owner_that_lets_go_tells_of_attempts_that_began_before_it() {
     // That process dies. The next one has the messages and begins none.
     let second = ground.own(2).await;
     let out = second.hand_out(9).await.unwrap();
-    second.put_back(ids(&out).into_iter(), Duration::ZERO);
+    second.put_back(ids(&out).into_iter());
     second.let_go().await.unwrap();
     let all = ground.own(3).await.hand_out(9).await.unwrap();
     let attempts: Vec<u32> = all.iter().map(|one| one.attempts.begun).collect();
@@ -421,7 +421,7 @@ async fn nothing_is_handed_out_while_the_store_may_know_that_nothing_has_begun()
     let ground = Ground::with(&[None; 3]).await;
     let owner = ground.own(1).await;
     let out = owner.hand_out(1).await.unwrap();
-    owner.put_back(ids(&out).into_iter(), Duration::ZERO);
+    owner.put_back(ids(&out).into_iter());
     ground.script.fail(STEP, Failure::ReplyLost);
     owner.let_go().await.unwrap_err();
     assert_eq!(owner.hand_out(1).await.unwrap().len(), 0);

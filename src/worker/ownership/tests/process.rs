@@ -1,13 +1,14 @@
 //! The process handles the messages of the other partitions.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 
 use super::reading::{AHEAD, Owner};
-use super::{Away, Fault, Ground, MARKS, READ, STEP};
+use super::{ATTEND, Away, Fault, Ground, MARKS, READ, STEP, connect};
 use crate::api::{
     Batch, Delivery, Message, Ownership, Payload, Router, SubscribeOptions, Subscription,
 };
@@ -370,6 +371,44 @@ async fn a_shutdown_reports_the_other_partitions_beside_a_silent_one() {
     let report = one.unsubscribe(Duration::ZERO).await;
     let away = ground.messages(true, 0).len() as u64;
     assert_eq!((report.cancelled, report.unsettled), (40, away));
+}
+
+/// Half of the partitions are to go to another process, and wait for their handlers.
+#[tokio::test]
+async fn an_overdue_handover_asks_no_server_that_is_away_without_a_pause() {
+    let mut ground = Ground::new().await;
+    let permits = Arc::new(Semaphore::new(0));
+    let ownership = Ownership::new().with_lease(LEASE);
+    let handover = Duration::from_secs(1);
+    let ownership = ownership.with_handover(handover);
+    let options = options(5).with_concurrency(64).with_ownership(ownership);
+    let (one, mut calls) = process(&ground, &permits, acks, options.clone()).await;
+    ground.publish().await;
+    all_of(&mut calls, (0..40).collect()).await;
+    let container = connect(&ground.store).await;
+    let _first = std::mem::replace(&mut ground.container, container);
+    let (other, _calls) = process(&ground, &permits, acks, options).await;
+    // The other has joined, and this one has heard of it.
+    let attended = || ground.away.attended.load(Ordering::Relaxed);
+    let before = attended();
+    let joined = async {
+        while attended() < before + 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let joined = tokio::time::timeout(LONG, joined).await;
+    joined.expect("both attend");
+    ground.away.set(&[ATTEND], Fault::Fails);
+    tokio::time::sleep(handover).await;
+    let before = attended();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let calls = attended() - before;
+    // Each of the two looks into memory every ten milliseconds.
+    assert!(calls < 150, "{calls} calls");
+    ground.away.back();
+    permits.add_permits(Semaphore::MAX_PERMITS / 2);
+    one.unsubscribe(GRACE).await;
+    other.unsubscribe(GRACE).await;
 }
 
 #[derive(serde::Deserialize)]

@@ -10,13 +10,15 @@ use tokio::time::Instant;
 
 use super::{AWAY, EFFECTS, FOUR, Fault, Ground, READ, STEP};
 use crate::api::ownership::Tenure;
-use crate::api::{Fence, Ownership};
+use crate::api::{Fence, Ownership, SubscribeOptions};
 use crate::domain::{ConsumerName, Cursor, Envelope, Group};
 use crate::store::{
     Attempts, Begin, Commit, Deliveries, DeliveryId, EffectCommit, EffectStore, Fetched, Member,
     Reader, StartFrom, Taken,
 };
 use crate::wire::Decoder;
+use crate::worker::fixture::Fixture;
+use crate::worker::intake::in_flight::HandOut;
 use crate::worker::ownership::group::{OwnedGroup, bare, member_at};
 use crate::worker::ownership::partition::{OwnedPartition, Start};
 use crate::worker::ownership::reader;
@@ -282,7 +284,7 @@ async fn messages_that_are_not_due_hide_no_others() {
         .map(|id| Commit::reschedule(bare(*id), MINUTE, bytes::Bytes::from_static(b"again")));
     let away = owner.away();
     away.commit(Vec::new(), failed.collect()).await.unwrap();
-    away.put_back([bare(*last)].into_iter(), Duration::ZERO);
+    away.put_back([bare(*last)].into_iter());
     away.let_go().await.unwrap();
     // The next owner may begin two messages with one step, and these are not due.
     assert!(first.len() > 2);
@@ -324,6 +326,46 @@ async fn a_mark_that_fails_lets_the_reader_look() {
     let begun = Deliveries::begin(&**group, &group.member, &begins);
     begun.await.unwrap_err();
     assert!(group.changed.count() > seen);
+}
+
+/// A process has lost a message whose handler had begun, and got it again.
+#[tokio::test]
+async fn a_message_that_is_put_back_keeps_what_is_known_of_its_attempts() {
+    let mut owner = Owner::new(AHEAD).await;
+    owner.ground.publish().await;
+    owner.fetch_all(40).await;
+    let (group, id, one) = (Arc::clone(&owner.group), owner.out()[0], Attempts::from(1));
+    let begins = [Begin {
+        delivery: id,
+        attempts: one,
+    }];
+    let begun = Deliveries::begin(&*group, &group.member, &begins);
+    begun.await.unwrap();
+    let fixture = Fixture::new().await;
+    let (core, _settlements) = fixture.core(SubscribeOptions::new());
+    let hand_out = |attempts: Attempts, taken_over| {
+        let entries = [(id, attempts)].into_iter();
+        let leases = core.in_flight.enter(entries, taken_over, Instant::now());
+        let lease = leases.into_iter().next().flatten().unwrap();
+        (
+            HandOut {
+                id,
+                token: lease.token(),
+            },
+            lease.before(),
+        )
+    };
+    let (lost, _) = hand_out(Attempts::default(), false);
+    assert_eq!(core.in_flight.lose([lost]), 1);
+    let (again, before) = hand_out(one, true);
+    assert_eq!(before, Attempts::default(), "it was no crash");
+    core.put_back(&group, [again].into_iter());
+    let fetched = owner.reader.fetch(100, MINUTE).await.unwrap();
+    let attempts: Vec<_> = fetched
+        .iter()
+        .map(|one| (one.receipt, one.attempts))
+        .collect();
+    assert_eq!(attempts, [(id, Attempts::default())]);
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ async fn a_mark_without_an_answer_counts_no_attempt() {
         tokio::time::sleep_until(due).await;
         let again = owner.hand_out(1).await.unwrap();
         assert_eq!((ids(&again), again[0].attempts.begun), (vec![id], 0));
-        owner.put_back([id].into_iter(), Duration::ZERO);
+        owner.put_back([id].into_iter());
         owner.let_go().await.unwrap();
         let next = ground.own(2).await.hand_out(1).await.unwrap();
         assert_eq!(next[0].attempts.begun, 0);
