@@ -70,10 +70,9 @@ pub(crate) async fn run(core: &Arc<Core>, mut tasks: Tasks, grace: Duration) -> 
     if !all_ended(&mut tasks.services, half).await {
         abort(&mut tasks.services).await;
     }
-    // An owned group needs half of what is left to leave.
-    let now = Instant::now();
+    // An owned group needs some of the time to leave.
     let last = match core.owned {
-        Some(_) => now + limit.saturating_duration_since(now) / 2,
+        Some(_) => Instant::now().max(limit - LAST_WRITES / 2),
         None => limit,
     };
     let released = release_unfinished(core, last).await;

@@ -172,9 +172,16 @@ async fn commit_one(
         }
         traces::end(&span, "conflict");
         pause(conflicts).await;
-        let _turn = match is_alone {
-            true => (None, Some(alone(core, begun.entry.id).await)),
-            false => (Some(core.gate.enter().await), None),
+        let turn = async {
+            match is_alone {
+                true => (None, Some(alone(core, begun.entry.id).await)),
+                false => (Some(core.gate.enter().await), None),
+            }
+        };
+        let _turn = tokio::select! {
+            biased;
+            () = begun.lease.cancelled() => (None, None),
+            turn = turn => turn,
         };
         if begun.lease.is_cancelled() {
             return end(core, begun, Outcome::retry(error), span).await;

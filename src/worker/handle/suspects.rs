@@ -153,6 +153,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_suspect_that_is_lost_after_a_conflict_waits_for_no_neighbour() {
+        let fixture = Fixture::new().await;
+        let (core, mut settlements) = suspecting(&fixture).await;
+        let id = fixture.pending().await[0];
+        let function = |_: Payload<u32>| async {
+            let mut effects = Effects::new();
+            effects.incr("n", 1);
+            effects
+        };
+        let work = Work::Each(each(function));
+        let running = tokio::spawn(run(Arc::clone(&core), work));
+        let write = settlements.effects.recv().await.unwrap();
+        let turn = core.gate.try_enter().unwrap();
+        write.answer.send(Ok(EffectFate::Differs(0))).unwrap();
+        Fixture::until("the gate to close", async || {
+            core.gate.try_enter().is_none()
+        })
+        .await;
+        core.in_flight.lose([current(&core, id)]);
+        let ended = tokio::time::timeout(Duration::from_secs(30), running).await;
+        ended.expect("it waits no longer").unwrap();
+        drop(turn);
+        assert!(core.gate.try_enter().is_some());
+    }
+
+    #[tokio::test]
     async fn no_suspect_begins_after_a_stop() {
         let fixture = Fixture::new().await;
         let (core, _settlements) = suspecting(&fixture).await;

@@ -4,6 +4,16 @@ use crate::mutant::{Mutant, Target};
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "burst-read-at-once",
+        file: "src/worker/intake/fetch.rs",
+        before: "if gathers {",
+        after: "if false {",
+        breaks: "At a high pace a fetcher waits for the rest of a burst before it reads.",
+        target: Target::Lib,
+        test: "worker::intake::fetch::tests::the_rest_of_a_burst_is_waited_for_until_a_stop",
+        quick: false,
+    },
+    Mutant {
         name: "lost-claim-not-recovered",
         file: "src/worker/intake/reclaim.rs",
         before: "if error.is_outcome_unknown() {",

@@ -141,7 +141,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         after: "self.keeps_on(state)",
         breaks: "Nothing of a partition that does not answer is handed out.",
         target: Target::Lib,
-        test: "worker::ownership::partition::tests::nothing_is_handed_out_of_a_partition_that_does_not_answer",
+        test: "worker::ownership::partition::tests::silence::nothing_is_handed_out_of_a_partition_that_does_not_answer",
         quick: false,
     },
     Mutant {
@@ -155,13 +155,23 @@ pub(super) const MUTANTS: &[Mutant] = &[
         quick: false,
     },
     Mutant {
+        name: "put-back-counts-a-stall",
+        file: "src/worker/ownership/partition/state.rs",
+        before: "message.attempts = attempts;",
+        after: "let _ = (message, attempts);",
+        breaks: "An attempt that this process lost in a stall and got again is no crash.",
+        target: Target::Lib,
+        test: "worker::ownership::tests::reading::a_message_that_is_put_back_keeps_what_is_known_of_its_attempts",
+        quick: false,
+    },
+    Mutant {
         name: "mark-without-answer-counts",
         file: "src/worker/ownership/partition/step.rs",
         before: "let released = released.chain(change.returned.iter().copied());",
         after: "",
         breaks: "An attempt whose mark had no answer counts only if its handler began.",
         target: Target::Lib,
-        test: "worker::ownership::partition::tests::a_mark_without_an_answer_counts_no_attempt",
+        test: "worker::ownership::partition::tests::silence::a_mark_without_an_answer_counts_no_attempt",
         quick: true,
     },
     Mutant {
