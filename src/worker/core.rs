@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,15 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::delivery::Home;
 use crate::api::handler::Work;
-use crate::api::lease::Lease;
 use crate::api::options::SubscribeOptions;
 use crate::api::propagator::Telemetry;
 use crate::bus::Publishing;
-use crate::domain::{Error, RetryPolicy, TopicSettings};
-use crate::store::{
-    Attempts, Commit, Commits, DeliveryId, Fate, Fetched, Holder, Kind, MAX_BATCH, MAX_COMMITS,
-    Member, Opening, Replies, Store,
-};
+use crate::domain::{RetryPolicy, TopicSettings};
+use crate::store::{Commit, DeliveryId, Holder, MAX_BATCH, MAX_COMMITS, Member, Opening, Store};
 use crate::wire::Decoder;
 use crate::worker::effect_port::{EffectPort, EffectWrite};
 use crate::worker::fault::{Faults, Pressure};
@@ -29,7 +25,7 @@ use crate::worker::intake::capacity::Capacity;
 use crate::worker::intake::gate::Gate;
 use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::intake::lease::GroupLease;
-use crate::worker::intake::queue::{Queue, Queued};
+use crate::worker::intake::queue::Queue;
 use crate::worker::intake::weight::Weight;
 use crate::worker::meters::Meters;
 use crate::worker::ownership::OwnedGroup;
@@ -101,9 +97,6 @@ impl fmt::Debug for Core {
             .finish_non_exhaustive()
     }
 }
-
-/// How long a message waits whose handler of an earlier hand-out still runs.
-const RUNS_STILL: Duration = Duration::from_millis(100);
 
 /// A commit on its way to the settler, and the hand-out that it ends.
 #[derive(Debug)]
@@ -285,160 +278,11 @@ impl Core {
         is_still.then_some(now)
     }
 
-    /// Releases deliveries; no attempt counts. Returns how many this consumer still had.
-    pub(crate) async fn release(
-        &self,
-        ids: impl Iterator<Item = DeliveryId>,
-    ) -> Result<u64, Error> {
-        let release = |id| match self.in_flight.begun_before(id) {
-            Some(before) => Commit::release_counted(id, before),
-            None => Commit::release(id),
-        };
-        let commits: Commits = ids.map(release).collect();
-        if commits.is_empty() {
-            return Ok(0);
-        }
-        let fates = self.commit_releases(&commits).await?;
-        Ok(fates.iter().filter(|fate| **fate == Fate::Done).count() as u64)
-    }
-
-    /// Releases deliveries, as the commits say.
-    pub(crate) async fn commit_releases(&self, commits: &Commits) -> Result<Vec<Fate>, Error> {
-        let replies = self.store.deliveries().commit(&self.member, commits).await;
-        let replies = replies.and_then(Replies::answered);
-        replies.inspect_err(|error| self.in_flight.note_late_releases(error, commits))
-    }
-
-    /// Takes queued deliveries of some partitions of an owned group back from the workers, because another
-    /// process gets these partitions.
-    pub(crate) fn take_back(&self, is_given: impl Fn(u16) -> bool) {
-        let is_of = |one: &Queued| is_given(one.fetched.receipt.id.partition());
-        let mut waiting = self.queue.remove_if(is_of);
-        waiting.extend(self.suspects.remove_if(is_of));
-        drop(self.capacity.slots(waiting.len()));
-        let hand_outs = waiting.iter().map(|one| HandOut {
-            id: one.fetched.receipt,
-            token: one.lease.token(),
-        });
-        if let Some(owned) = &self.owned {
-            self.put_back(owned, hand_outs);
-        }
-    }
-
     /// Whether the partition of a delivery is one of an owned group and does not answer.
     pub(crate) fn is_silent(&self, id: DeliveryId) -> bool {
         let owned = self.owned.as_ref();
         owned.is_some_and(|owned| owned.is_silent(id))
     }
-
-    /// Returns deliveries of an owned group that no handler has begun.
-    pub(crate) fn put_back(&self, owned: &OwnedGroup, hand_outs: impl Iterator<Item = HandOut>) {
-        self.put_back_by(hand_outs, |all| owned.put_back(all));
-    }
-
-    /// The same for deliveries whose attempts may be marked in the store: no attempt counts.
-    pub(crate) fn put_back_marked(
-        &self,
-        owned: &OwnedGroup,
-        hand_outs: impl Iterator<Item = HandOut>,
-    ) {
-        self.put_back_by(hand_outs, |all| owned.put_back_marked(all));
-    }
-
-    fn put_back_by(
-        &self,
-        hand_outs: impl Iterator<Item = HandOut>,
-        put_back: impl FnOnce(&mut dyn Iterator<Item = (DeliveryId, Attempts)>),
-    ) {
-        // Skips a delivery that was handed out again: its handler may run.
-        let current: Vec<_> = hand_outs.filter(|one| self.in_flight.has(*one)).collect();
-        if self.stop.is_cancelled() {
-            let count = current.len() as u64;
-            self.put_back.fetch_add(count, Ordering::Relaxed);
-        }
-        // The partition first: a recovery puts back what it has handed out and nothing here has in flight.
-        // A lost lease is known here only once: the partition must learn that its attempt was no crash.
-        let before = |one: &HandOut| Some((one.id, self.in_flight.begun_before(one.id)?));
-        put_back(&mut current.iter().filter_map(before));
-        self.in_flight.remove(current);
-        self.meters.in_flight.set(self.in_flight.len() as f64);
-    }
-
-    /// Enters fetched deliveries, those of an owned group by what came before them.
-    pub(crate) fn accept_all(&self, fetched: Vec<Fetched>, since: Instant) -> usize {
-        if self.owned.is_none() {
-            return self.accept(fetched, false, since);
-        }
-        let is_fresh = |one: &Fetched| one.kind == Kind::Fresh;
-        let (fresh, again): (Vec<_>, Vec<_>) = fetched.into_iter().partition(is_fresh);
-        self.accept(again, true, since) + self.accept(fresh, false, since)
-    }
-
-    /// Enters fetched deliveries and queues them for the workers; skips those in flight already.
-    /// Returns how many were new. `taken_over` says that other hand-outs came before; `since` is a
-    /// time before the store handed them out.
-    pub(crate) fn accept(&self, fetched: Vec<Fetched>, taken_over: bool, since: Instant) -> usize {
-        let entries = fetched.iter().map(|one| (one.receipt, one.attempts));
-        let leases = self.in_flight.enter(entries, taken_over, since);
-        let new = leases.iter().flatten().count();
-        if let Some(first) = fetched.first()
-            && new > 0
-            && self.tracks.count() > 1
-        {
-            // One track has fetched all of them.
-            self.tracks.of(first.receipt).stir.note_accepted();
-        }
-        self.capacity.occupy(new);
-        if let Some(owned) = &self.owned {
-            self.bind(owned, &fetched, &leases);
-        }
-        let queued = fetched.into_iter().zip(leases);
-        let queued = queued.filter_map(|(fetched, lease)| {
-            let lease = lease?;
-            Some(Queued {
-                fetched,
-                lease,
-                again: None,
-            })
-        });
-        if taken_over {
-            let alone_from = alone_from(self.options.retry.max_attempts());
-            let (suspects, queued): (Vec<_>, Vec<_>) =
-                queued.partition(|one| one.lease.before().unexplained() >= alone_from);
-            self.suspects.push(suspects.into_iter());
-            self.queue.push(queued.into_iter());
-        } else {
-            self.queue.push(queued);
-        }
-        if new > 0 {
-            self.stir.note_accepted();
-        }
-        self.meters.delivered.increment(new as u64);
-        self.meters.in_flight.set(self.in_flight.len() as f64);
-        new
-    }
-
-    /// Ties deliveries to the time in which this process owns their partitions.
-    fn bind(&self, owned: &OwnedGroup, fetched: &[Fetched], leases: &[Option<Arc<Lease>>]) {
-        for (fetched, lease) in fetched.iter().zip(leases) {
-            let id = fetched.receipt;
-            match (lease, owned.handed_out_in(id)) {
-                (Some(lease), Some(tenure)) => lease.bind(tenure),
-                // Its time has ended meanwhile. The partition may be back, and hands it out again.
-                (Some(lease), None) => {
-                    let token = lease.token();
-                    self.in_flight.lose([HandOut { id, token }]);
-                }
-                // A handler of an earlier hand-out still runs here.
-                (None, _) => owned.put_back_later(id, RUNS_STILL),
-            }
-        }
-    }
-}
-
-/// How many crashes make a message run alone: two, or one where the next would be the last.
-fn alone_from(max_attempts: u32) -> u32 {
-    max_attempts.saturating_sub(1).clamp(1, 2)
 }
 
 /// Whether the subscription or one of its routes allows one attempt only.
@@ -472,60 +316,7 @@ mod tests {
     use super::*;
     use crate::api::{IntoRouter, Message, Payload, RouteOptions, Router};
     use crate::domain::Outcome;
-    use crate::store::Holder;
-    use crate::worker::fixture::{Fixture, hand_out, member};
-
-    #[test]
-    fn a_message_runs_alone_behind_two_crashes_or_before_its_last_attempt() {
-        assert_eq!([1, 2, 3, 8].map(alone_from), [1, 1, 2, 2]);
-    }
-
-    #[tokio::test]
-    async fn messages_behind_crashes_wait_in_a_queue_of_their_own() {
-        let fixture = Fixture::new().await;
-        let mut fetched = fixture.fetch(3).await;
-        for (crashes, one) in (0..).zip(&mut fetched) {
-            one.attempts = Attempts::from(crashes);
-        }
-        let (core, _settlements) = fixture.core(SubscribeOptions::new());
-        hand_out(&core, &fetched, true);
-        let (suspects, others) = (
-            core.suspects.next_up_to(9).await,
-            core.queue.next_up_to(9).await,
-        );
-        let crashes = |queued: &[Queued]| {
-            queued
-                .iter()
-                .map(|one| one.lease.before().begun)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            (crashes(&suspects), crashes(&others)),
-            (vec![2], vec![0, 1])
-        );
-    }
-
-    #[tokio::test]
-    async fn a_cancelled_attempt_is_given_back_uncounted() {
-        let fixture = Fixture::new().await;
-        let id = fixture.fetch(1).await[0].receipt;
-        let (core, _settlements) = fixture.core(SubscribeOptions::new());
-        // Another consumer has crashed with it.
-        let now = Instant::now();
-        core.in_flight.enter([(id, 1)].into_iter(), true, now);
-        let begins = [crate::store::Begin {
-            delivery: id,
-            attempts: 2.into(),
-        }];
-        let begun = fixture
-            .store
-            .deliveries()
-            .begin(&core.member, &begins)
-            .await;
-        assert_eq!(begun.unwrap(), [Holder::Member]);
-        assert_eq!(core.release([id].into_iter()).await.unwrap(), 1);
-        assert_eq!(fixture.given_back().await, [(id, 1)]);
-    }
+    use crate::worker::fixture::{Fixture, member};
 
     const MINUTE: Duration = Duration::from_secs(60);
 

@@ -1,5 +1,6 @@
 //! The intake: reading, reclaiming, the deliveries in flight, the capacity, and the queue.
 
+mod accept;
 pub(crate) mod capacity;
 pub(crate) mod crew;
 pub(crate) mod fetch;

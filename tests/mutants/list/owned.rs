@@ -159,7 +159,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: "src/worker/ownership/partition/state.rs",
         before: "message.attempts = attempts;",
         after: "let _ = (message, attempts);",
-        breaks: "An attempt that this process lost in a stall and got again is no crash.",
+        breaks: "A process that stalled, lost a message and got it back has not crashed.",
         target: Target::Lib,
         test: "worker::ownership::tests::reading::a_message_that_is_put_back_keeps_what_is_known_of_its_attempts",
         quick: false,

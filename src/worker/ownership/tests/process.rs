@@ -388,16 +388,29 @@ async fn an_overdue_handover_asks_no_server_that_is_away_without_a_pause() {
     let container = connect(&ground.store).await;
     let _first = std::mem::replace(&mut ground.container, container);
     let (other, _calls) = process(&ground, &permits, acks, options).await;
-    // The other has joined, and this one has heard of it.
     let attended = || ground.away.attended.load(Ordering::Relaxed);
-    let before = attended();
-    let joined = async {
-        while attended() < before + 2 {
+    let at = GroupAt::of(&ground.topic, &Group::new("billing").unwrap());
+    let handover_begins = async {
+        while ground
+            .store
+            .owners()
+            .roster(&at)
+            .await
+            .unwrap()
+            .members
+            .len()
+            < 2
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Each of the two attends some times more, and sees the other.
+        let before = attended();
+        while attended() < before + 10 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let joined = tokio::time::timeout(LONG, joined).await;
-    joined.expect("both attend");
+    let begun = tokio::time::timeout(LONG, handover_begins).await;
+    begun.expect("both attend");
     ground.away.set(&[ATTEND], Fault::Fails);
     tokio::time::sleep(handover).await;
     let before = attended();
