@@ -32,6 +32,7 @@ use crate::worker::intake::queue::Queued;
 
 /// Handles deliveries one after the other until the queue is closed.
 pub(crate) async fn run(core: Arc<Core>, handler: Arc<dyn RawHandler>) {
+    core.queue.note_arrival();
     while let Some(queued) = core.queue.next().await {
         // After a stop nothing begins: the shutdown releases the rest of the queue. A delivery
         // that lost its lease in the queue belongs to another consumer.

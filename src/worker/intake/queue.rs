@@ -1,9 +1,9 @@
 //! Fetched deliveries on their way to the workers.
 //!
 //! Waking a task costs more than most handlers take, so the queue does not wake a worker for every
-//! delivery. A worker that takes a delivery and leaves others behind wakes one more worker, unless
-//! the last handlers were all quick. Then one worker is enough; it wakes another one only when its
-//! handler waits. A delivery therefore waits behind a handler only if that handler blocks its
+//! delivery. A worker that takes a delivery and leaves others behind wakes one more worker, unless two
+//! are coming already or the last handlers were all quick. Then one worker is enough; it wakes another
+//! one only when its handler waits. A delivery therefore waits behind a handler only if that handler blocks its
 //! thread after many quick ones.
 
 use std::collections::VecDeque;
@@ -23,6 +23,10 @@ use crate::store::{DeliveryId, Fetched};
 use crate::worker::hold_back::again::Again;
 use crate::worker::intake::crew::Crew;
 use crate::worker::intake::policy::POLICY;
+
+/// How many workers may be coming for the deliveries that other workers left behind. The runtime may keep
+/// the first one on the thread of the worker that woke it, until that worker waits.
+const MOST_COMING: usize = 2;
 
 /// A fetched delivery and the state of its lease.
 #[derive(Debug)]
@@ -51,6 +55,8 @@ pub(crate) struct Queue {
     more: Notify,
     /// How many workers wait for a delivery.
     waiting: AtomicUsize,
+    /// How many workers other workers have woken since the last one came.
+    coming: AtomicUsize,
     /// The workers that begin when none waits.
     crew: Crew,
     /// How many handlers in a row were quick, up to the streak that counts.
@@ -93,7 +99,21 @@ impl Queue {
         if self.waiting.load(Ordering::SeqCst) == 0 {
             self.crew.grow();
         }
-        self.more.notify_one();
+        // The one that began to wait last: its memory may still be in a cache.
+        self.more.notify_last();
+    }
+
+    /// Wakes another worker for the deliveries that a worker leaves behind, unless enough are coming.
+    fn wake_another(&self) {
+        if self.coming.load(Ordering::SeqCst) < MOST_COMING {
+            self.coming.fetch_add(1, Ordering::SeqCst);
+            self.wake();
+        }
+    }
+
+    /// Notes that a worker comes to look at the queue.
+    pub(crate) fn note_arrival(&self) {
+        self.coming.store(0, Ordering::SeqCst);
     }
 
     /// Waits until a worker is woken.
@@ -101,6 +121,7 @@ impl Queue {
         let _waiting = Waiting::new(&self.waiting);
         // `Notify` keeps the permit of a push between the look and the wait.
         self.more.notified().await;
+        self.note_arrival();
     }
 
     /// Puts deliveries before all others.
@@ -133,7 +154,7 @@ impl Queue {
             };
             if let (Some(next), more) = next {
                 if more && !self.are_quick() {
-                    self.wake();
+                    self.wake_another();
                 }
                 return Some(next);
             }
@@ -345,6 +366,76 @@ mod tests {
         while let Some(worker) = workers.join_next().await {
             worker.unwrap();
         }
+    }
+
+    /// Counts the deliveries that each worker takes; the handlers of the first `first` wait for each other.
+    fn hire_counting(queue: &Arc<Queue>, first: usize) -> Arc<Mutex<Vec<usize>>> {
+        let taken = Arc::<Mutex<Vec<usize>>>::default();
+        let all = Arc::new(tokio::sync::Barrier::new(first));
+        let (own, counts) = (Arc::downgrade(queue), Arc::clone(&taken));
+        queue.hire(64, move |workers| {
+            let number = counts.lock().unwrap().len();
+            counts.lock().unwrap().push(0);
+            let (queue, all, counts) = (own.upgrade().unwrap(), all.clone(), counts.clone());
+            workers.spawn(async move {
+                queue.note_arrival();
+                while let Some(next) = queue.next().await {
+                    counts.lock().unwrap()[number] += 1;
+                    let is_first = next.fetched.receipt.id.sequence < first as u64;
+                    queue
+                        .run(async {
+                            if is_first {
+                                let _ = all.wait().await;
+                            }
+                        })
+                        .await;
+                }
+            });
+        });
+        taken
+    }
+
+    async fn until_empty(queue: &Queue) {
+        while !queue.deliveries().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn quick_handlers_let_few_workers_begin() {
+        let queue = Arc::new(Queue::default());
+        let taken = hire_counting(&queue, 0);
+        queue.push((0..500).map(queued));
+        until_empty(&queue).await;
+        let taken = taken.lock().unwrap();
+        assert!(taken.len() <= 1 + MOST_COMING, "{taken:?}");
+        assert_eq!(taken.iter().sum::<usize>(), 500);
+    }
+
+    #[tokio::test]
+    async fn the_worker_that_began_to_wait_last_takes_the_next_delivery() {
+        let queue = Arc::new(Queue::default());
+        let taken = hire_counting(&queue, 8);
+        queue.push((0..8).map(queued));
+        until_empty(&queue).await;
+        let all_wait = || queue.waiting.load(Ordering::SeqCst) == taken.lock().unwrap().len();
+        while !all_wait() {
+            tokio::task::yield_now().await;
+        }
+        let before = taken.lock().unwrap().clone();
+        for number in 100..120 {
+            queue.push((number..=number).map(queued));
+            until_empty(&queue).await;
+            while !all_wait() {
+                tokio::task::yield_now().await;
+            }
+        }
+        let after = taken.lock().unwrap();
+        let busy = after
+            .iter()
+            .zip(&before)
+            .filter(|(after, before)| after > before);
+        assert_eq!(busy.count(), 1, "{before:?} {after:?}");
     }
 
     #[tokio::test]
