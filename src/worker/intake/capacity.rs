@@ -5,6 +5,7 @@
 //! reclaimer for at most half the concurrency more. The fetcher sleeps only while less than a
 //! worthwhile read is free, and the release that frees the last missing slot wakes it.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,19 @@ use tokio::time::Instant;
 
 use crate::bus::Pace;
 use crate::worker::intake::policy::POLICY;
+
+/// The shortest time of handling that is told from none.
+const SHORTEST: Duration = Duration::from_micros(1);
+
+/// What was known when the prefetch was last adapted.
+#[derive(Debug)]
+struct Adapted {
+    at: Instant,
+    /// How many deliveries were finished.
+    finished: u64,
+    /// Whether there was none to handle.
+    was_empty: bool,
+}
 
 #[derive(Debug)]
 pub(crate) struct Capacity {
@@ -31,8 +45,7 @@ pub(crate) struct Capacity {
     /// Of all subscriptions of the container.
     pace: Arc<Pace>,
     freed: Notify,
-    /// When the prefetch was last adapted, and how many deliveries were finished then.
-    adapted: Mutex<(Instant, u64)>,
+    adapted: Mutex<Adapted>,
 }
 
 impl Capacity {
@@ -48,7 +61,11 @@ impl Capacity {
             emptied: AtomicU64::new(0),
             pace: Arc::default(),
             freed: Notify::new(),
-            adapted: Mutex::new((Instant::now(), 0)),
+            adapted: Mutex::new(Adapted {
+                at: Instant::now(),
+                finished: 0,
+                was_empty: false,
+            }),
         }
     }
 
@@ -174,27 +191,34 @@ impl Capacity {
 
     /// Adapts the prefetch to the handlers' pace: quick handlers get reads of hundreds, slow
     /// handlers keep nothing from other processes. The pace counts the time in which there was something
-    /// to handle: a topic whose messages come in bursts is as quick as its handlers. Only fetchers call
-    /// this.
+    /// to handle: a topic whose messages come in bursts is as quick as its handlers. A short time of handling
+    /// is no good measure, so it gives a lower and an upper bound of the pace. Only fetchers call this.
     pub(crate) fn adapt(&self, now: Instant) {
         let mut last = self.adapted.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = now.saturating_duration_since(last.0);
-        if passed < POLICY.adapt_every {
-            return;
-        }
+        let passed = now.saturating_duration_since(last.at);
         let finished = self.finished.load(Ordering::Relaxed);
-        let newly = finished - last.1;
-        let emptied = Duration::from_micros(self.emptied.load(Ordering::Relaxed));
-        let handled_until = Some(self.began + emptied).filter(|then| *then > last.0);
-        let handling = handled_until.map_or(passed, |then| then - last.0);
-        *last = (now, finished);
-        self.pace.add(newly, now);
-        if !self.adaptive {
+        let newly = finished - last.finished;
+        let known = self.prefetch.load(Ordering::SeqCst);
+        // As many as are read ahead tell enough, however soon.
+        if passed < POLICY.adapt_every && newly < known as u64 {
             return;
         }
+        let emptied = Duration::from_micros(self.emptied.load(Ordering::Relaxed));
+        let handled_until = Some(self.began + emptied).filter(|then| *then > last.at);
+        let handling = handled_until.map_or(passed, |then| then - last.at);
+        let there_was_nothing = last.was_empty && newly == 0;
+        *last = Adapted {
+            at: now,
+            finished,
+            was_empty: self.occupied.load(Ordering::SeqCst) == 0,
+        };
+        self.pace.add(newly, now);
+        if !self.adaptive || there_was_nothing {
+            return;
+        }
+        let at_most = newly as f64 / handling.max(SHORTEST).as_secs_f64();
         let pace = newly as f64 / handling.max(POLICY.adapt_every).as_secs_f64();
-        let known = self.prefetch.load(Ordering::SeqCst);
-        let next = next_prefetch(known, pace, self.concurrency);
+        let next = next_prefetch(known, pace..=at_most, self.concurrency);
         self.prefetch.store(next, Ordering::SeqCst);
         if pace >= self.concurrency as f64 / POLICY.quick_again.as_secs_f64() {
             self.slow.store(false, Ordering::SeqCst);
@@ -218,13 +242,17 @@ impl Drop for Slots<'_> {
     }
 }
 
-/// The prefetch for a pace of finished deliveries a second. At most four times or half the current
-/// one: a single quick moment says little, and a short burst has few of them.
-fn next_prefetch(current: usize, pace: f64, concurrency: usize) -> usize {
+/// The prefetch for a pace of finished deliveries a second that lies within two bounds. The current one
+/// stays where it is right for some pace between them. Otherwise it changes to at most four times or at
+/// least half of it: a single quick moment says little, and a short burst has few of them.
+fn next_prefetch(current: usize, pace: RangeInclusive<f64>, concurrency: usize) -> usize {
     let least = concurrency.min(POLICY.max_prefetch);
-    let wanted = (pace * POLICY.lookahead.as_secs_f64()) as usize;
-    wanted
-        .clamp(least, POLICY.max_prefetch)
+    let wanted = |pace: f64| {
+        let wanted = (pace * POLICY.lookahead.as_secs_f64()) as usize;
+        wanted.clamp(least, POLICY.max_prefetch)
+    };
+    current
+        .clamp(wanted(*pace.start()), wanted(*pace.end()))
         .clamp(current / 2, current * 4)
         .max(1)
 }
@@ -248,26 +276,40 @@ mod tests {
     #[tokio::test]
     async fn the_prefetch_follows_the_pace_within_its_bounds() {
         let capacity = Capacity::new(16, None);
-        let start = capacity.adapted.lock().unwrap().0;
+        let start = capacity.adapted.lock().unwrap().at;
         // 100,000 a second are 5,000 in 50 milliseconds: four times as many, up to the maximum.
         let grown: Vec<usize> = (1..=4)
             .map(|step| after(&capacity, start, step, 1000))
             .collect();
         assert_eq!(grown, [64, 256, 1024, 1024]);
-        // Then no handler finishes: halved down to the concurrency.
-        let shrunk: Vec<usize> = (5..=12)
+        // Then a delivery comes, and no handler finishes: halved down to the concurrency.
+        capacity.occupy(1);
+        assert_eq!(after(&capacity, start, 5, 0), 1024, "it has just come");
+        let shrunk: Vec<usize> = (6..=13)
             .map(|step| after(&capacity, start, step, 0))
             .collect();
         assert_eq!(shrunk, [512, 256, 128, 64, 32, 16, 16, 16]);
     }
 
     #[tokio::test]
+    async fn a_time_without_deliveries_leaves_the_prefetch_as_it_is() {
+        let capacity = Capacity::new(16, None);
+        let start = capacity.adapted.lock().unwrap().at;
+        let grown = [1, 2, 3].map(|step| after(&capacity, start, step, 1000));
+        assert_eq!(grown, [64, 256, 1024]);
+        // Reads that bring nothing, and then the next burst.
+        let idle = [4, 40, 400].map(|step| after(&capacity, start, step, 0));
+        capacity.occupy(500);
+        assert_eq!((idle, after(&capacity, start, 500, 0)), ([1024; 3], 1024));
+    }
+
+    #[tokio::test]
     async fn one_slow_handler_reads_one_ahead_and_a_fixed_prefetch_stays() {
         let slow = Capacity::new(1, None);
-        let start = slow.adapted.lock().unwrap().0;
+        let start = slow.adapted.lock().unwrap().at;
         assert_eq!(after(&slow, start, 100, 1), 1);
         let fixed = Capacity::new(4, Some(6));
-        let start = fixed.adapted.lock().unwrap().0;
+        let start = fixed.adapted.lock().unwrap().at;
         assert_eq!(after(&fixed, start, 1, 1_000_000), 6);
         assert_eq!(fixed.ready().await, 10);
     }
@@ -275,7 +317,7 @@ mod tests {
     #[tokio::test]
     async fn slow_handlers_read_nothing_ahead_until_they_are_quick_again() {
         let capacity = Capacity::new(1, None);
-        let start = capacity.adapted.lock().unwrap().0;
+        let start = capacity.adapted.lock().unwrap().at;
         capacity.occupy(2);
         capacity.give_back(1);
         assert_eq!(capacity.free(), 0, "the one that runs");
@@ -295,7 +337,7 @@ mod tests {
     #[tokio::test]
     async fn time_without_anything_to_handle_does_not_count() {
         let capacity = Capacity::new(16, None);
-        let start = capacity.adapted.lock().unwrap().0;
+        let start = capacity.adapted.lock().unwrap().at;
         // Each second so many deliveries come at once, and are handled within so many microseconds.
         let after_seconds = |second: u32, count, micros: u64| {
             capacity.finished.fetch_add(count, Ordering::Relaxed);
@@ -308,14 +350,16 @@ mod tests {
         assert_eq!(alone, [16, 16, 16], "one quick handler says little");
         let bursts = [4, 5, 6].map(|second| after_seconds(second, 500, 20_000));
         assert_eq!(bursts, [64, 256, 1024]);
-        let slow = [7, 8, 9].map(|second| after_seconds(second, 16, 900_000));
+        let ends = [7, 8, 9].map(|second| after_seconds(second, 20, 600));
+        assert_eq!(ends, [1024; 3], "20 in 600 µs");
+        let slow = [10, 11, 12].map(|second| after_seconds(second, 16, 900_000));
         assert_eq!(slow, [512, 256, 128]);
     }
 
     #[tokio::test]
     async fn the_fetcher_pauses_at_a_high_pace_only() {
         let capacity = Capacity::new(16, None);
-        let start = capacity.adapted.lock().unwrap().0;
+        let start = capacity.adapted.lock().unwrap().at;
         after(&capacity, start, 5, 1000);
         assert!(!capacity.should_gather(100, 512), "20,000 a second are few");
         after(&capacity, start, 10, 4000);
@@ -336,7 +380,7 @@ mod tests {
         assert!(!capacity.should_gather(100, 512));
         assert!(!capacity.should_gather_after_ring(100, 512));
         let fixed = Capacity::new(4, Some(6));
-        let start = fixed.adapted.lock().unwrap().0;
+        let start = fixed.adapted.lock().unwrap().at;
         after(&fixed, start, 5, 1_000_000);
         assert!(
             !fixed.should_gather(1, 5),
@@ -387,7 +431,7 @@ mod tests {
         ) {
             let capacity = Capacity::new(concurrency, set);
             let (mut occupied, mut prefetch) = (0_usize, set.unwrap_or(concurrency));
-            let mut now = capacity.adapted.lock().unwrap().0;
+            let mut now = capacity.adapted.lock().unwrap().at;
             let wakes = Arc::new(Wakes::default());
             let waker = Waker::from(Arc::clone(&wakes));
             let mut context = Context::from_waker(&waker);
@@ -434,9 +478,10 @@ mod tests {
 
         #[test]
         fn the_prefetch_stays_within_its_bounds(
-            current in 1_usize..=1024, pace in 0.0_f64..1e9, concurrency in 1_usize..10_000
+            current in 1_usize..=1024, pace in 0.0_f64..1e9, unknown in 0.0_f64..1e9,
+            concurrency in 1_usize..10_000
         ) {
-            let next = next_prefetch(current, pace, concurrency);
+            let next = next_prefetch(current, pace..=pace + unknown, concurrency);
             prop_assert!(next >= 1 && next <= POLICY.max_prefetch.max(current));
             prop_assert!(next <= current * 4 && next >= (current / 2).max(1));
         }
