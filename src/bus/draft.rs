@@ -3,12 +3,10 @@
 use std::borrow::Cow;
 use std::mem;
 
-use bytes::Bytes;
-
 use crate::api::{PublishOptions, Published};
 use crate::domain::{Envelope, Error, ErrorKind, Topic};
 use crate::store::{Appended, NewEntry};
-use crate::wire::Encoder;
+use crate::wire::{Arena, Encoder};
 
 /// The state of one message. The drafts of a call keep the order of its messages.
 #[derive(Debug)]
@@ -38,12 +36,13 @@ pub(super) fn encode(
     options: PublishOptions,
     encoder: &Encoder,
 ) -> Vec<Draft> {
-    let draft = |envelope: &Envelope| match encoder.encode(&begin(envelope)) {
-        Ok((name, bytes)) => Draft::Open {
+    let mut arena = Arena::new(envelopes.len());
+    let draft = |envelope: &Envelope| match encoder.encode(&begin(envelope), &mut arena) {
+        Ok((name, value)) => Draft::Open {
             entry: NewEntry {
                 id: options.identity(envelope),
                 name,
-                value: Bytes::from(bytes),
+                value,
                 slot: None,
             },
             error: None,
@@ -291,9 +290,9 @@ mod tests {
             &Encoder::new(Codec::Json, limits),
         );
         let entry = move_entries(&mut drafts).remove(0);
-        let fields = [(Bytes::from_static(entry.name.as_bytes()), entry.value)];
+        let fields = [(entry.name.as_bytes(), entry.value)];
         let (topic, id) = (Topic::new("orders").unwrap(), EntryId::default());
-        let fields = fields.iter().map(|(name, value)| (&name[..], &value[..]));
+        let fields = fields.iter().map(|(name, value)| (*name, &value[..]));
         let sent = decode_entry(&topic, id, fields, limits).unwrap();
         assert_eq!((sent.failed_attempts(), sent.last_error()), (0, None));
     }

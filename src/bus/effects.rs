@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::draft::{Hooked, begin};
 use super::gate::Admitted;
 use super::publish::Publishing;
 use crate::api::{Committed, PublishOptions, Published, Rehearsal};
 use crate::domain::{Effects, Envelope, Error, ErrorKind, Operation, Topic, When, Write};
 use crate::store::{Effect, EffectFate, NewEntry, Partition, Refusal};
-use crate::wire::value;
+use crate::wire::{Arena, value};
 
 const OPERATION: &str = "commit";
 /// How far the clocks of this machine and of the store may be apart for an exact first look.
@@ -86,11 +84,11 @@ impl Publishing {
         messages: &mut Vec<Hooked>,
     ) -> Result<NewEntry, Error> {
         let encode = |envelope: &Envelope| {
-            let (name, bytes) = self.encoder.encode(envelope)?;
+            let (name, value) = self.encoder.encode(envelope, &mut Arena::new(1))?;
             Ok(NewEntry {
                 id: options.identity(envelope),
                 name,
-                value: Bytes::from(bytes),
+                value,
                 slot: envelope.slot(),
             })
         };

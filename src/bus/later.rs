@@ -13,6 +13,7 @@ use crate::domain::{
 };
 use crate::store::batch::batches;
 use crate::store::{LaterPut, NewLater, Partition};
+use crate::wire::Arena;
 
 const OPERATION: &str = "schedule";
 
@@ -136,7 +137,7 @@ impl Publishing {
         hooked: &mut Vec<Hooked>,
     ) -> Result<NewLater, Error> {
         let encode = |envelope: &Envelope| {
-            let (name, value) = self.encoder.encode(envelope)?;
+            let (name, value) = self.encoder.encode(envelope, &mut Arena::new(1))?;
             Ok::<_, Error>((name, value, envelope.slot()))
         };
         let (name, value, slot) = if self.hooks.is_empty() {
@@ -158,7 +159,7 @@ impl Publishing {
             due,
             keeps: options.keeps(),
             name,
-            value: value.into(),
+            value,
             slot,
         })
     }

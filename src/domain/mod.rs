@@ -82,5 +82,5 @@ pub use retry::RetryPolicy;
 pub(crate) use sweep::{MAX_NOTE, MAX_OPERATOR};
 pub use sweep::{Selection, SkipReason, Sweep, SweepAction};
 pub use timestamp::Timestamp;
-pub(crate) use timestamp::hour_name;
+pub(crate) use timestamp::{LONGEST as LONGEST_TIMESTAMP, hour_name};
 pub(crate) use verdict::Verdict;

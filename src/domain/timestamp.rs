@@ -1,6 +1,7 @@
 //! Points in time, to the millisecond, UTC.
 
 use std::fmt;
+use std::io::Write as _;
 use std::str::FromStr;
 
 use jiff::fmt::temporal::Pieces;
@@ -15,6 +16,9 @@ use super::error::{Error, ErrorKind};
 /// parsing reads a later time of the year 9999 as this one.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Timestamp(jiff::Timestamp);
+
+/// The length of the longest text, `-009999-01-02T01:59:59.000Z`.
+pub(crate) const LONGEST: usize = 27;
 
 impl Timestamp {
     /// The last representable time, in the year 9999.
@@ -35,6 +39,15 @@ impl Timestamp {
     #[must_use]
     pub fn as_millis(self) -> i64 {
         self.0.as_millisecond()
+    }
+
+    /// The text, in memory of the caller.
+    pub(crate) fn write(self, text: &mut [u8; LONGEST]) -> &str {
+        let mut rest = &mut text[..];
+        // The longest text has room.
+        let _ = write!(rest, "{self}");
+        let length = LONGEST - rest.len();
+        std::str::from_utf8(&text[..length]).unwrap_or_default()
     }
 
     /// The current time of this machine's clock.
@@ -107,6 +120,17 @@ mod tests {
         let text = |millis| Timestamp::from_millis(millis).unwrap().to_string();
         assert_eq!(text(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(text(1_762_957_200_123), "2025-11-12T14:20:00.123Z");
+    }
+
+    #[test]
+    fn the_longest_text_has_room() {
+        let first = jiff::Timestamp::MIN.as_millisecond();
+        for millis in [first, -1, 0, Timestamp::MAX.as_millis()] {
+            let time = Timestamp::from_millis(millis).unwrap();
+            assert_eq!(time.write(&mut [0; LONGEST]), time.to_string());
+        }
+        let first = Timestamp::from_millis(first).unwrap();
+        assert_eq!(first.to_string().len(), LONGEST);
     }
 
     #[test]

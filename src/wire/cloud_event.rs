@@ -3,6 +3,7 @@
 //! Each part of an envelope has one attribute, and each attribute one part, so that an event keeps what
 //! this module does not know. Attributes without a part of their own are headers `ce-<name>`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
@@ -72,7 +73,7 @@ fn value<T: DeserializeOwned>(name: &str, raw: &RawValue, rule: &str) -> Result<
 }
 
 /// Decodes an event. Its envelope lacks the time if the event has none.
-pub(super) fn decode(bytes: &[u8]) -> Result<Draft, String> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Draft<'static>, String> {
     let mut attributes: BTreeMap<String, &RawValue> =
         serde_json::from_slice(bytes).map_err(|e| format!("not a CloudEvent: {e}"))?;
     // A null is an absent attribute; the data may be null.
@@ -130,9 +131,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Draft, String> {
         Ok((name, RawPayload::checked(Codec::Json, bytes)?))
     });
     Ok(Draft {
-        id: Some(uuid.to_string()),
+        id: Some(uuid.to_string().into()),
         message_type: Some(kind),
-        created_at: time,
+        created_at: time.map(Cow::Owned),
         correlation,
         tenant,
         key: subject,

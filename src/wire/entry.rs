@@ -87,7 +87,8 @@ pub fn encode_entry(
     codec: Codec,
     limits: Limits,
 ) -> Result<(&'static str, Vec<u8>), Error> {
-    let bytes = envelope::encode(envelope, codec)?;
+    let mut bytes = Vec::with_capacity(envelope::size(envelope));
+    envelope::encode(envelope, codec, &mut bytes)?;
     limits.check_encoded(envelope, bytes.len())?;
     Ok((codec.name(), bytes))
 }

@@ -3,23 +3,27 @@
 //! The fields have one fixed order; absent ones are left out. The payload and unknown fields are
 //! copied byte for byte, never decoded.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use bytes::Bytes;
-use rmp::encode as put;
+use rmp::encode::{self as put, ValueWriteError};
 use serde_json::value::RawValue;
+use uuid::fmt::Hyphenated;
 
 use crate::domain::msgpack::{Cursor, Flaw};
 use crate::domain::{
-    Codec, EntryId, Envelope, Error, ErrorKind, InheritedTrace, RawPayload, Timestamp, Topic,
+    Codec, EntryId, Envelope, Error, ErrorKind, InheritedTrace, LONGEST_TIMESTAMP, RawPayload,
+    Timestamp, Topic,
 };
 
 /// A decoded envelope that may lack fields which the producer left out.
 #[derive(Debug, Default)]
-pub(super) struct Draft {
-    pub(super) id: Option<String>,
+pub(super) struct Draft<'a> {
+    pub(super) id: Option<Cow<'a, str>>,
     pub(super) message_type: Option<String>,
-    pub(super) created_at: Option<String>,
+    pub(super) created_at: Option<Cow<'a, str>>,
     pub(super) correlation: Option<String>,
     pub(super) tenant: Option<String>,
     pub(super) key: Option<String>,
@@ -40,18 +44,23 @@ pub(super) fn derived_id(topic: &Topic, entry: EntryId) -> uuid::Uuid {
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, origin.as_bytes())
 }
 
-/// Encodes an envelope in a codec.
-pub(super) fn encode(envelope: &Envelope, codec: Codec) -> Result<Vec<u8>, Error> {
-    let payload = envelope.payload.to_codec(codec)?;
+/// About how many bytes an envelope takes.
+pub(super) fn size(envelope: &Envelope) -> usize {
+    192 + envelope.payload.as_bytes().len()
+}
+
+/// Writes an envelope in a codec.
+pub(super) fn encode(envelope: &Envelope, codec: Codec, out: &mut impl Write) -> Result<(), Error> {
+    let payload = envelope.payload.in_codec(codec)?;
     let unknown = envelope
         .unknown
         .iter()
         .map(|(name, value)| Ok((name.as_str(), value.to_codec(codec)?)))
         .collect::<Result<Vec<_>, Error>>()?;
     match codec {
-        Codec::MessagePack => msgpack(envelope, &payload, &unknown)
+        Codec::MessagePack => msgpack(envelope, &payload, &unknown, out)
             .map_err(|e| encode_error("the bytes could not be written").because(e)),
-        Codec::Json => json(envelope, &payload, &unknown)
+        Codec::Json => json(envelope, &payload, &unknown, out)
             .map_err(|e| encode_error("the text could not be written").because(e)),
     }
 }
@@ -76,46 +85,49 @@ fn msgpack(
     envelope: &Envelope,
     payload: &RawPayload,
     unknown: &[(&str, RawPayload)],
-) -> Result<Vec<u8>, rmp::encode::ValueWriteError> {
-    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+    out: &mut impl Write,
+) -> Result<(), ValueWriteError> {
+    let (mut id, mut ts) = ([0; Hyphenated::LENGTH], [0; LONGEST_TIMESTAMP]);
     let id = envelope.id.hyphenated().encode_lower(&mut id);
-    let ts = envelope.created_at.to_string();
-    let texts = texts(envelope, id, &ts);
+    let texts = texts(envelope, id, envelope.created_at.write(&mut ts));
     let count = texts.iter().filter(|(_, text)| text.is_some()).count()
         + usize::from(!envelope.headers.is_empty())
         + 2
         + usize::from(envelope.last_error.is_some())
         + unknown.len();
 
-    let mut out = Vec::with_capacity(192 + payload.as_bytes().len());
-    put::write_map_len(&mut out, length(count))?;
+    let raw = |out: &mut _, value: &RawPayload| {
+        let written = Write::write_all(out, value.as_bytes());
+        written.map_err(ValueWriteError::InvalidDataWrite)
+    };
+    put::write_map_len(out, length(count))?;
     for (name, text) in texts {
         if let Some(text) = text {
-            put::write_str(&mut out, name)?;
-            put::write_str(&mut out, text)?;
+            put::write_str(out, name)?;
+            put::write_str(out, text)?;
         }
     }
     if !envelope.headers.is_empty() {
-        put::write_str(&mut out, "headers")?;
-        put::write_map_len(&mut out, length(envelope.headers.len()))?;
+        put::write_str(out, "headers")?;
+        put::write_map_len(out, length(envelope.headers.len()))?;
         for (name, value) in &envelope.headers {
-            put::write_str(&mut out, name)?;
-            put::write_str(&mut out, value)?;
+            put::write_str(out, name)?;
+            put::write_str(out, value)?;
         }
     }
-    put::write_str(&mut out, "payload")?;
-    out.extend_from_slice(payload.as_bytes());
-    put::write_str(&mut out, "attempts")?;
-    put::write_uint(&mut out, u64::from(envelope.failed_attempts))?;
+    put::write_str(out, "payload")?;
+    raw(out, payload)?;
+    put::write_str(out, "attempts")?;
+    put::write_uint(out, u64::from(envelope.failed_attempts))?;
     if let Some(text) = &envelope.last_error {
-        put::write_str(&mut out, "lastError")?;
-        put::write_str(&mut out, text)?;
+        put::write_str(out, "lastError")?;
+        put::write_str(out, text)?;
     }
     for (name, value) in unknown {
-        put::write_str(&mut out, name)?;
-        out.extend_from_slice(value.as_bytes());
+        put::write_str(out, name)?;
+        raw(out, value)?;
     }
-    Ok(out)
+    Ok(())
 }
 
 /// Lengths beyond 32 bits cannot occur: the entry limit is far below.
@@ -127,16 +139,18 @@ fn json(
     envelope: &Envelope,
     payload: &RawPayload,
     unknown: &[(&str, RawPayload)],
-) -> Result<Vec<u8>, serde_json::Error> {
+    out: &mut impl Write,
+) -> Result<(), serde_json::Error> {
     use serde::ser::{SerializeMap as _, Serializer as _};
     let raw = |value: &RawPayload| -> Result<Box<RawValue>, serde_json::Error> {
         serde_json::from_slice(value.as_bytes())
     };
-    let (id, ts) = (envelope.id.to_string(), envelope.created_at.to_string());
-    let mut out = Vec::with_capacity(192 + payload.as_bytes().len());
-    let mut serializer = serde_json::Serializer::new(&mut out);
+    let (mut id, mut ts) = ([0; Hyphenated::LENGTH], [0; LONGEST_TIMESTAMP]);
+    let id = envelope.id.hyphenated().encode_lower(&mut id);
+    let ts = envelope.created_at.write(&mut ts);
+    let mut serializer = serde_json::Serializer::new(out);
     let mut map = serializer.serialize_map(None)?;
-    for (name, text) in texts(envelope, &id, &ts) {
+    for (name, text) in texts(envelope, id, ts) {
         if let Some(text) = text {
             map.serialize_entry(name, text)?;
         }
@@ -152,19 +166,18 @@ fn json(
     for (name, value) in unknown {
         map.serialize_entry(name, &raw(value)?)?;
     }
-    map.end()?;
-    Ok(out)
+    map.end()
 }
 
 /// Decodes an envelope. Checks a value's depth and completeness before it copies it.
-pub(super) fn decode(codec: Codec, bytes: &[u8]) -> Result<Draft, String> {
+pub(super) fn decode(codec: Codec, bytes: &[u8]) -> Result<Draft<'_>, String> {
     match codec {
         Codec::MessagePack => from_msgpack(bytes),
         Codec::Json => from_json(bytes),
     }
 }
 
-fn from_msgpack(bytes: &[u8]) -> Result<Draft, String> {
+fn from_msgpack(bytes: &[u8]) -> Result<Draft<'_>, String> {
     let mut cursor = Cursor::new(bytes);
     let mut draft = Draft::default();
     let count = cursor.map().map_err(Flaw::as_str)?;
@@ -179,21 +192,20 @@ fn from_msgpack(bytes: &[u8]) -> Result<Draft, String> {
     Ok(draft)
 }
 
-fn msgpack_field(draft: &mut Draft, name: &str, cursor: &mut Cursor<'_>) -> Result<(), String> {
-    let mut text = || -> Result<Option<String>, &'static str> {
-        Ok(cursor
-            .optional_text()
-            .map_err(Flaw::as_str)?
-            .map(str::to_owned))
-    };
+fn msgpack_field<'a>(
+    draft: &mut Draft<'a>,
+    name: &str,
+    cursor: &mut Cursor<'a>,
+) -> Result<(), String> {
+    let mut borrowed = || cursor.optional_text().map_err(Flaw::as_str);
     match name {
-        "id" => draft.id = text()?,
-        "type" => draft.message_type = text()?,
-        "ts" => draft.created_at = text()?,
-        "corrId" => draft.correlation = text()?,
-        "tenantId" => draft.tenant = text()?,
-        "key" => draft.key = text()?,
-        "lastError" => draft.last_error = text()?,
+        "id" => draft.id = borrowed()?.map(Cow::Borrowed),
+        "ts" => draft.created_at = borrowed()?.map(Cow::Borrowed),
+        "type" => draft.message_type = borrowed()?.map(str::to_owned),
+        "corrId" => draft.correlation = borrowed()?.map(str::to_owned),
+        "tenantId" => draft.tenant = borrowed()?.map(str::to_owned),
+        "key" => draft.key = borrowed()?.map(str::to_owned),
+        "lastError" => draft.last_error = borrowed()?.map(str::to_owned),
         "attempts" => draft.attempts = cursor.unsigned().map_err(Flaw::as_str)?,
         "headers" => {
             let count = cursor.optional_map().map_err(Flaw::as_str)?;
@@ -212,7 +224,7 @@ fn msgpack_field(draft: &mut Draft, name: &str, cursor: &mut Cursor<'_>) -> Resu
     Ok(())
 }
 
-fn keep(draft: &mut Draft, name: &str, value: RawPayload) {
+fn keep(draft: &mut Draft<'_>, name: &str, value: RawPayload) {
     if name == "payload" {
         draft.payload = Some(value);
     } else {
@@ -220,18 +232,21 @@ fn keep(draft: &mut Draft, name: &str, value: RawPayload) {
     }
 }
 
-fn from_json(bytes: &[u8]) -> Result<Draft, String> {
+fn from_json(bytes: &[u8]) -> Result<Draft<'_>, String> {
     fn field<'a, T: serde::Deserialize<'a>>(raw: &'a RawValue) -> Result<T, String> {
         serde_json::from_str(raw.get()).map_err(|e| e.to_string())
+    }
+    fn owned<'a>(raw: &RawValue) -> Result<Option<Cow<'a, str>>, String> {
+        field(raw).map(|text: Option<String>| text.map(Cow::Owned))
     }
     let fields: BTreeMap<String, &RawValue> =
         serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     let mut draft = Draft::default();
     for (name, raw) in fields {
         let read = match name.as_str() {
-            "id" => field(raw).map(|text| draft.id = text),
+            "id" => owned(raw).map(|text| draft.id = text),
             "type" => field(raw).map(|text| draft.message_type = text),
-            "ts" => field(raw).map(|text| draft.created_at = text),
+            "ts" => owned(raw).map(|text| draft.created_at = text),
             "corrId" => field(raw).map(|text| draft.correlation = text),
             "tenantId" => field(raw).map(|text| draft.tenant = text),
             "key" => field(raw).map(|text| draft.key = text),
@@ -268,7 +283,7 @@ fn headers(raw: &RawValue) -> Result<BTreeMap<String, String>, String> {
         .collect())
 }
 
-impl Draft {
+impl Draft<'_> {
     /// Fills in the fields that the producer left out.
     ///
     /// `own_id` makes the id from topic and entry, so that every delivery of the entry has the same one.

@@ -16,7 +16,7 @@ pub(crate) mod value;
 
 pub use dead_letter::Record;
 pub(crate) use decoder::{Decoded, Decoder, with_envelope, with_later_envelope};
-pub(crate) use encoder::Encoder;
+pub(crate) use encoder::{Arena, Encoder};
 pub use entry::{Limits, Undecodable, decode_entry, encode_entry};
 pub(crate) use export::FieldBytes;
 

@@ -63,8 +63,8 @@ async fn a_message_costs_few_allocations() {
     let between = allocations();
     let subscription = handle_all(&container, &orders, MESSAGES, 0).await;
     let after = allocations();
-    assert_each("allocations to publish", between - before, 8.0);
-    assert_each("allocations to consume", after - between, 13.0);
+    assert_each("allocations to publish", between - before, 4.0);
+    assert_each("allocations to consume", after - between, 10.0);
     let _ = subscription.unsubscribe(crate::support::PATIENCE).await;
     finish(container).await;
 }

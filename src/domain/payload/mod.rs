@@ -9,6 +9,8 @@ mod transcode;
 mod unfit;
 mod write;
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -23,6 +25,13 @@ use self::write::{Wide, Writer};
 use super::codec::Codec;
 use super::error::{Error, ErrorKind};
 use super::msgpack;
+
+/// A payload up to this many bytes is written to a buffer of its thread, and copied at its exact length.
+const SMALL: usize = 4 * 1024;
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// A value in its encoded form.
 ///
@@ -44,8 +53,8 @@ pub(crate) struct Portable {
 }
 
 impl Portable {
-    fn new<T: Serialize + ?Sized>(value: &T, wide: Wide) -> Result<Self, Unfit> {
-        let mut writer = Writer::new(wide);
+    fn new<T: Serialize + ?Sized>(value: &T, wide: Wide, buffer: Vec<u8>) -> Result<Self, Unfit> {
+        let mut writer = Writer::new(wide, buffer);
         value.serialize(&mut writer)?;
         msgpack::check(&writer.out).map_err(Unfit::new)?;
         Ok(Self {
@@ -56,7 +65,7 @@ impl Portable {
 
     /// A value with its 128-bit integers as numbers.
     pub(crate) fn with_wide_integers<T: Serialize + ?Sized>(value: &T) -> Result<Self, Unfit> {
-        Self::new(value, Wide::Number)
+        Self::new(value, Wide::Number, Vec::new())
     }
 
     /// The MessagePack, where it holds the value without long numbers.
@@ -67,6 +76,15 @@ impl Portable {
     /// About how many bytes the value takes when it is stored.
     pub(crate) fn size(&self) -> usize {
         self.bytes.len()
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.bytes.len() > SMALL {
+            return Bytes::from(self.bytes);
+        }
+        let bytes = Bytes::copy_from_slice(&self.bytes);
+        BUFFER.set(self.bytes);
+        bytes
     }
 
     /// The value, as another type.
@@ -112,11 +130,13 @@ impl RawPayload {
                 "the value cannot be encoded",
             )
         };
-        let portable = Portable::new(value, Wide::Refused).map_err(|e| failed().because(e))?;
+        // A value whose `Serialize` encodes another payload takes the buffer first, and the other has none.
+        let portable = Portable::new(value, Wide::Refused, BUFFER.take());
+        let portable = portable.map_err(|e| failed().because(e))?;
         if codec == Codec::MessagePack && !portable.has_long_numbers {
             return Ok(Self {
                 codec,
-                bytes: Bytes::from(portable.bytes),
+                bytes: portable.into_bytes(),
             });
         }
         let json = portable.to_json(false).map_err(|e| failed().because(e))?;
@@ -174,8 +194,13 @@ impl RawPayload {
     /// [`ErrorKind::Encode`] if the value has no form in the other codec: a MessagePack map whose
     /// keys are arrays, NaN, or a JSON number that MessagePack would have to round.
     pub fn to_codec(&self, codec: Codec) -> Result<Self, Error> {
+        self.in_codec(codec).map(Cow::into_owned)
+    }
+
+    /// As [`to_codec`](Self::to_codec), borrowed where the value is in that codec already.
+    pub(crate) fn in_codec(&self, codec: Codec) -> Result<Cow<'_, Self>, Error> {
         if codec == self.codec {
-            return Ok(self.clone());
+            return Ok(Cow::Borrowed(self));
         }
         let failed = || {
             Error::new(
@@ -204,7 +229,10 @@ impl RawPayload {
                 }
             }
         }
-        Self::checked(codec, Bytes::from(bytes)).map_err(|rule| failed().because(rule))
+        let checked = Self::checked(codec, Bytes::from(bytes));
+        checked
+            .map(Cow::Owned)
+            .map_err(|rule| failed().because(rule))
     }
 
     /// The codec of the bytes.
@@ -280,6 +308,24 @@ mod tests {
             assert!(RawPayload::encode(codec, &nested(64)).is_ok(), "{codec}");
             let error = RawPayload::encode(codec, &nested(65)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Encode, "{codec}");
+        }
+    }
+
+    #[test]
+    fn a_value_may_encode_others_while_it_is_encoded() {
+        struct Outer(usize);
+        impl Serialize for Outer {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let inner = RawPayload::encode(Codec::MessagePack, &"i".repeat(self.0));
+                let inner = inner.map_err(serde::ser::Error::custom)?.as_bytes().len();
+                let text = "o".repeat(self.0);
+                (inner, &text, RawPayload::encode(Codec::Json, &7).is_ok()).serialize(serializer)
+            }
+        }
+        for size in [10, 2 * SMALL, 10, SMALL] {
+            let read = RawPayload::encode(Codec::MessagePack, &Outer(size)).unwrap();
+            let (inner, text, done): (usize, String, bool) = read.decode().unwrap();
+            assert!(inner > size && done && text == "o".repeat(size), "{size}");
         }
     }
 

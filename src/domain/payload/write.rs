@@ -38,9 +38,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(wide: Wide) -> Self {
+    /// Writes into the memory of a buffer, from its beginning on.
+    pub(super) fn new(wide: Wide, mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        buffer.reserve(128);
         Self {
-            out: Vec::with_capacity(128),
+            out: buffer,
             has_long_numbers: false,
             wide,
             depth: 0,
@@ -396,7 +399,7 @@ impl ser::SerializeStruct for Fields<'_> {
             Self::RawValue(writer) => (writer, false),
             Self::Number(writer) => (writer, true),
         };
-        let mut field = Writer::new(Wide::Refused);
+        let mut field = Writer::new(Wide::Refused, Vec::new());
         value.serialize(&mut field)?;
         let text = Cursor::new(&field.out).text()?;
         writer.has_long_numbers |= if is_number {

@@ -317,8 +317,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "published-on-with-its-attempts",
         file: "src/bus/draft.rs",
-        before: "encoder.encode(&begin(envelope))",
-        after: "encoder.encode(envelope)",
+        before: "encoder.encode(&begin(envelope), &mut arena)",
+        after: "encoder.encode(envelope, &mut arena)",
         breaks: "A received envelope begins at attempt 0 when it is published.",
         target: Target::Lib,
         test: "bus::draft::tests::a_received_message_begins_at_its_first_attempt_when_it_is_published",

@@ -4,6 +4,26 @@ use crate::mutant::{Mutant, Target};
 
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "idle-time-lowers-the-prefetch",
+        file: "src/worker/intake/capacity.rs",
+        before: "if !self.adaptive || there_was_nothing {",
+        after: "if !self.adaptive {",
+        breaks: "A topic without messages keeps the prefetch that its handlers earned.",
+        target: Target::Lib,
+        test: "worker::intake::capacity::tests::a_time_without_deliveries_leaves_the_prefetch_as_it_is",
+        quick: false,
+    },
+    Mutant {
+        name: "every-delivery-wakes-a-worker",
+        file: "src/worker/intake/queue.rs",
+        before: "if self.coming.load(Ordering::SeqCst) < MOST_COMING {",
+        after: "if true {",
+        breaks: "A burst for quick handlers lets few workers begin.",
+        target: Target::Lib,
+        test: "worker::intake::queue::tests::quick_handlers_let_few_workers_begin",
+        quick: false,
+    },
+    Mutant {
         name: "burst-read-at-once",
         file: "src/worker/intake/fetch.rs",
         before: "if gathers {",
