@@ -90,8 +90,10 @@ async fn an_unmet_level_is_unknown_and_says_so() {
     let watched = Watched::start_with(2, 1, &[], CALM);
     let namespace = watched.namespace();
     let short = Durability::replicated(1, Duration::from_millis(100));
-    let builder = watched.builder(&namespace).with_durability(short);
-    let container = builder.connect().await.unwrap();
+    let builder = || watched.builder(&namespace).with_durability(short);
+    // The replica may connect later than its primary answers.
+    let connect = async || builder().connect().await.ok();
+    let container = until("the replica", connect).await;
     let orders = topic("orders");
     let publish = async |n: u32, options| {
         let envelope = Envelope::new("n", &n).unwrap();
@@ -163,8 +165,10 @@ async fn a_message_for_later_has_the_level_of_its_bus_and_of_its_call() {
     let watched = Watched::start_with(2, 1, &[], CALM);
     let namespace = watched.namespace();
     let short = Durability::replicated(1, Duration::from_millis(100));
-    let builder = watched.builder(&namespace).with_durability(short);
-    let container = builder.connect().await.unwrap();
+    let builder = || watched.builder(&namespace).with_durability(short);
+    // The replica may connect later than its primary answers.
+    let connect = async || builder().connect().await.ok();
+    let container = until("the replica", connect).await;
     let (orders, bus) = (topic("orders"), container.bus());
     let tomorrow = When::After(Duration::from_secs(86_400));
     let envelope = |n: u32| [Envelope::new("n", &n).unwrap()];
