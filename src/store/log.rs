@@ -16,7 +16,8 @@ pub struct NewEntry {
     pub id: Uuid,
     /// The name of its field: the codec.
     pub name: &'static str,
-    /// The encoded envelope.
+    /// The encoded envelope. It may share memory with the other entries of its call: an adapter that keeps
+    /// it should copy it.
     pub value: Bytes,
     /// The slot of the message's key, which decides its partition; `None` without a key.
     pub slot: Option<u16>,

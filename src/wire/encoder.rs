@@ -76,7 +76,7 @@ impl Encoder {
                 arena.reserve(envelope::size(envelope));
                 let mut out = (&mut arena.free).writer();
                 let written = envelope::encode(envelope, self.codec, &mut out);
-                // Also the beginning of one that has failed.
+                // Also after a failure, so that the next entry does not begin with its bytes.
                 let value = arena.free.split().freeze();
                 (self.codec.name(), written.map(|()| value)?)
             }

@@ -13,7 +13,7 @@ use crate::store::{Appended, Fields, Log, NewEntry, Partition};
 /// The fields of an entry in the log.
 pub(super) fn fields(draft: &NewEntry) -> Fields {
     let name = Bytes::from_static(draft.name.as_bytes());
-    vec![(name, draft.value.clone())]
+    vec![(name, Bytes::copy_from_slice(&draft.value))]
 }
 
 impl MemoryAdapter {

@@ -83,8 +83,15 @@ impl Portable {
             return Bytes::from(self.bytes);
         }
         let bytes = Bytes::copy_from_slice(&self.bytes);
-        BUFFER.set(self.bytes);
+        self.give_back();
         bytes
+    }
+
+    /// Gives the buffer back to the thread, unless the thread ends.
+    fn give_back(self) {
+        if self.bytes.len() <= SMALL {
+            let _ = BUFFER.try_with(|buffer| buffer.set(self.bytes));
+        }
     }
 
     /// The value, as another type.
@@ -130,8 +137,10 @@ impl RawPayload {
                 "the value cannot be encoded",
             )
         };
-        // A value whose `Serialize` encodes another payload takes the buffer first, and the other has none.
-        let portable = Portable::new(value, Wide::Refused, BUFFER.take());
+        // If `Serialize` itself encodes a payload, the outer value has the buffer, and the inner one begins
+        // with an empty one.
+        let buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
+        let portable = Portable::new(value, Wide::Refused, buffer);
         let portable = portable.map_err(|e| failed().because(e))?;
         if codec == Codec::MessagePack && !portable.has_long_numbers {
             return Ok(Self {
@@ -140,6 +149,7 @@ impl RawPayload {
             });
         }
         let json = portable.to_json(false).map_err(|e| failed().because(e))?;
+        portable.give_back();
         Ok(Self {
             codec: Codec::Json,
             bytes: Bytes::from(json),

@@ -5,7 +5,6 @@
 //! reclaimer for at most half the concurrency more. The fetcher sleeps only while less than a
 //! worthwhile read is free, and the release that frees the last missing slot wakes it.
 
-use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,17 +15,14 @@ use tokio::time::Instant;
 use crate::bus::Pace;
 use crate::worker::intake::policy::POLICY;
 
-/// The shortest time of handling that is told from none.
-const SHORTEST: Duration = Duration::from_micros(1);
-
 /// What was known when the prefetch was last adapted.
 #[derive(Debug)]
 struct Adapted {
     at: Instant,
     /// How many deliveries were finished.
     finished: u64,
-    /// Whether there was none to handle.
-    was_empty: bool,
+    /// The time in which there were deliveries, in microseconds.
+    busy: u64,
 }
 
 #[derive(Debug)]
@@ -40,8 +36,10 @@ pub(crate) struct Capacity {
     occupied: AtomicUsize,
     finished: AtomicU64,
     began: Instant,
-    /// When the last delivery that was there had been handled, in microseconds after `began`.
-    emptied: AtomicU64,
+    /// When the first of the deliveries came, in microseconds after `began`.
+    filled: AtomicU64,
+    /// The time in which there were deliveries, in microseconds, up to the last time without any.
+    busy: AtomicU64,
     /// Of all subscriptions of the container.
     pace: Arc<Pace>,
     freed: Notify,
@@ -58,13 +56,14 @@ impl Capacity {
             occupied: AtomicUsize::new(0),
             finished: AtomicU64::new(0),
             began: Instant::now(),
-            emptied: AtomicU64::new(0),
+            filled: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
             pace: Arc::default(),
             freed: Notify::new(),
             adapted: Mutex::new(Adapted {
                 at: Instant::now(),
                 finished: 0,
-                was_empty: false,
+                busy: 0,
             }),
         }
     }
@@ -96,7 +95,7 @@ impl Capacity {
     /// until the handlers are quick again. Only the fetcher's task calls this.
     pub(crate) fn give_back(&self, count: usize) {
         self.slow.store(true, Ordering::SeqCst);
-        self.occupied.fetch_sub(count, Ordering::SeqCst);
+        self.vacate(count);
         self.freed.notify_waiters();
     }
 
@@ -144,7 +143,27 @@ impl Capacity {
 
     /// Enters `count` deliveries.
     pub(crate) fn occupy(&self, count: usize) {
-        self.occupied.fetch_add(count, Ordering::SeqCst);
+        let now = self.micros(Instant::now());
+        if count > 0 && self.occupied.fetch_add(count, Ordering::SeqCst) == 0 {
+            self.filled.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Removes `count` deliveries. Returns how many are left.
+    fn vacate(&self, count: usize) -> usize {
+        // Before the last slot is free: after that the next delivery changes it.
+        let filled = self.filled.load(Ordering::Relaxed);
+        let left = self.occupied.fetch_sub(count, Ordering::SeqCst) - count;
+        if left == 0 {
+            let busy = self.micros(Instant::now()).saturating_sub(filled);
+            self.busy.fetch_add(busy, Ordering::Relaxed);
+        }
+        left
+    }
+
+    /// A time in microseconds after `began`.
+    fn micros(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.began).as_micros() as u64
     }
 
     /// Takes the slots of `count` deliveries over. Dropping the guard frees them, also when the
@@ -166,11 +185,7 @@ impl Capacity {
     /// that still compares with the old value has freed its slot before that look.
     fn release(&self) {
         self.finished.fetch_add(1, Ordering::Relaxed);
-        let occupied = self.occupied.fetch_sub(1, Ordering::SeqCst) - 1;
-        if occupied == 0 {
-            let after = self.began.elapsed().as_micros() as u64;
-            self.emptied.store(after, Ordering::Relaxed);
-        }
+        let occupied = self.vacate(1);
         if self.total().saturating_sub(occupied) == self.worthwhile() {
             self.freed.notify_waiters();
         }
@@ -192,7 +207,7 @@ impl Capacity {
     /// Adapts the prefetch to the handlers' pace: quick handlers get reads of hundreds, slow
     /// handlers keep nothing from other processes. The pace counts the time in which there was something
     /// to handle: a topic whose messages come in bursts is as quick as its handlers. A short time of handling
-    /// is no good measure, so it gives a lower and an upper bound of the pace. Only fetchers call this.
+    /// can raise the prefetch only. Only fetchers call this.
     pub(crate) fn adapt(&self, now: Instant) {
         let mut last = self.adapted.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = now.saturating_duration_since(last.at);
@@ -203,22 +218,27 @@ impl Capacity {
         if passed < POLICY.adapt_every && newly < known as u64 {
             return;
         }
-        let emptied = Duration::from_micros(self.emptied.load(Ordering::Relaxed));
-        let handled_until = Some(self.began + emptied).filter(|then| *then > last.at);
-        let handling = handled_until.map_or(passed, |then| then - last.at);
-        let there_was_nothing = last.was_empty && newly == 0;
+        let mut busy = self.busy.load(Ordering::Relaxed);
+        if self.occupied.load(Ordering::SeqCst) > 0 {
+            let filled = self.filled.load(Ordering::Relaxed);
+            busy += self.micros(now).saturating_sub(filled);
+        }
+        let handling = Duration::from_micros(busy.saturating_sub(last.busy));
         *last = Adapted {
             at: now,
             finished,
-            was_empty: self.occupied.load(Ordering::SeqCst) == 0,
+            busy,
         };
         self.pace.add(newly, now);
-        if !self.adaptive || there_was_nothing {
+        if !self.adaptive {
             return;
         }
-        let at_most = newly as f64 / handling.max(SHORTEST).as_secs_f64();
         let pace = newly as f64 / handling.max(POLICY.adapt_every).as_secs_f64();
-        let next = next_prefetch(known, pace..=at_most, self.concurrency);
+        let mut next = next_prefetch(known, pace, self.concurrency);
+        if handling < POLICY.adapt_every {
+            // The pace is this one at least.
+            next = next.max(known);
+        }
         self.prefetch.store(next, Ordering::SeqCst);
         if pace >= self.concurrency as f64 / POLICY.quick_again.as_secs_f64() {
             self.slow.store(false, Ordering::SeqCst);
@@ -242,17 +262,13 @@ impl Drop for Slots<'_> {
     }
 }
 
-/// The prefetch for a pace of finished deliveries a second that lies within two bounds. The current one
-/// stays where it is right for some pace between them. Otherwise it changes to at most four times or at
-/// least half of it: a single quick moment says little, and a short burst has few of them.
-fn next_prefetch(current: usize, pace: RangeInclusive<f64>, concurrency: usize) -> usize {
+/// The prefetch for a pace of finished deliveries a second. At most four times or half the current
+/// one: a single quick moment says little, and a short burst has few of them.
+fn next_prefetch(current: usize, pace: f64, concurrency: usize) -> usize {
     let least = concurrency.min(POLICY.max_prefetch);
-    let wanted = |pace: f64| {
-        let wanted = (pace * POLICY.lookahead.as_secs_f64()) as usize;
-        wanted.clamp(least, POLICY.max_prefetch)
-    };
-    current
-        .clamp(wanted(*pace.start()), wanted(*pace.end()))
+    let wanted = (pace * POLICY.lookahead.as_secs_f64()) as usize;
+    wanted
+        .clamp(least, POLICY.max_prefetch)
         .clamp(current / 2, current * 4)
         .max(1)
 }
@@ -282,10 +298,9 @@ mod tests {
             .map(|step| after(&capacity, start, step, 1000))
             .collect();
         assert_eq!(grown, [64, 256, 1024, 1024]);
-        // Then a delivery comes, and no handler finishes: halved down to the concurrency.
+        // Then no handler finishes: halved down to the concurrency.
         capacity.occupy(1);
-        assert_eq!(after(&capacity, start, 5, 0), 1024, "it has just come");
-        let shrunk: Vec<usize> = (6..=13)
+        let shrunk: Vec<usize> = (5..=12)
             .map(|step| after(&capacity, start, step, 0))
             .collect();
         assert_eq!(shrunk, [512, 256, 128, 64, 32, 16, 16, 16]);
@@ -300,13 +315,29 @@ mod tests {
         // Reads that bring nothing, and then the next burst.
         let idle = [4, 40, 400].map(|step| after(&capacity, start, step, 0));
         capacity.occupy(500);
+        let came = (POLICY.adapt_every * 500).as_micros() as u64 - 1000;
+        capacity.filled.store(came, Ordering::Relaxed);
         assert_eq!((idle, after(&capacity, start, 500, 0)), ([1024; 3], 1024));
+        let slow = [501, 502, 503].map(|step| after(&capacity, start, step, 0));
+        assert_eq!(slow, [512, 256, 128], "nothing is finished");
+    }
+
+    #[tokio::test]
+    async fn a_retry_between_two_bursts_leaves_the_prefetch_as_it_is() {
+        let capacity = Capacity::new(16, None);
+        let start = capacity.adapted.lock().unwrap().at;
+        let grown = [1, 2, 3].map(|step| after(&capacity, start, step, 1000));
+        assert_eq!(grown, [64, 256, 1024]);
+        // It came long after the last read, and was handled at once.
+        capacity.busy.fetch_add(100, Ordering::Relaxed);
+        assert_eq!(after(&capacity, start, 100, 1), 1024);
     }
 
     #[tokio::test]
     async fn one_slow_handler_reads_one_ahead_and_a_fixed_prefetch_stays() {
         let slow = Capacity::new(1, None);
         let start = slow.adapted.lock().unwrap().at;
+        slow.busy.store(1_000_000, Ordering::Relaxed);
         assert_eq!(after(&slow, start, 100, 1), 1);
         let fixed = Capacity::new(4, Some(6));
         let start = fixed.adapted.lock().unwrap().at;
@@ -325,8 +356,7 @@ mod tests {
         assert_eq!(capacity.ready().await, 1, "no more than can run");
         let after_seconds = |seconds: u64, finished| {
             capacity.finished.fetch_add(finished, Ordering::Relaxed);
-            let micros = seconds * 1_000_000;
-            capacity.emptied.store(micros, Ordering::Relaxed);
+            capacity.busy.store(seconds * 1_000_000, Ordering::Relaxed);
             capacity.adapt(start + Duration::from_secs(seconds));
             capacity.total()
         };
@@ -341,8 +371,7 @@ mod tests {
         // Each second so many deliveries come at once, and are handled within so many microseconds.
         let after_seconds = |second: u32, count, micros: u64| {
             capacity.finished.fetch_add(count, Ordering::Relaxed);
-            let emptied = u64::from(second - 1) * 1_000_000 + micros;
-            capacity.emptied.store(emptied, Ordering::Relaxed);
+            capacity.busy.fetch_add(micros, Ordering::Relaxed);
             capacity.adapt(start + Duration::from_secs(1) * second);
             capacity.prefetch()
         };
@@ -478,10 +507,9 @@ mod tests {
 
         #[test]
         fn the_prefetch_stays_within_its_bounds(
-            current in 1_usize..=1024, pace in 0.0_f64..1e9, unknown in 0.0_f64..1e9,
-            concurrency in 1_usize..10_000
+            current in 1_usize..=1024, pace in 0.0_f64..1e9, concurrency in 1_usize..10_000
         ) {
-            let next = next_prefetch(current, pace..=pace + unknown, concurrency);
+            let next = next_prefetch(current, pace, concurrency);
             prop_assert!(next >= 1 && next <= POLICY.max_prefetch.max(current));
             prop_assert!(next <= current * 4 && next >= (current / 2).max(1));
         }

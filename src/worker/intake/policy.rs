@@ -13,7 +13,8 @@ pub(crate) struct Policy {
     pub(crate) lookahead: Duration,
     /// The upper bound of an adaptive prefetch. Reading further ahead gains nothing.
     pub(crate) max_prefetch: usize,
-    /// The shortest time between two adaptations of the prefetch.
+    /// The prefetch adapts at most this often, unless as many deliveries as are read ahead have been
+    /// finished. A shorter time of handling can raise the prefetch, but not lower it.
     pub(crate) adapt_every: Duration,
     /// The number of finished deliveries a second, of all subscriptions of the container, from which
     /// fetchers pause: after a small read, or after a ring. A read costs the server as much as ten messages.

@@ -2,8 +2,8 @@
 //!
 //! Waking a task costs more than most handlers take, so the queue does not wake a worker for every
 //! delivery. A worker that takes a delivery and leaves others behind wakes one more worker, unless two
-//! are coming already or the last handlers were all quick. Then one worker is enough; it wakes another
-//! one only when its handler waits. A delivery therefore waits behind a handler only if that handler blocks its
+//! are coming already. After many quick handlers in a row it wakes none: one worker is enough, and it
+//! wakes another one when its handler waits. A delivery therefore waits behind a handler only if that handler blocks its
 //! thread after many quick ones.
 
 use std::collections::VecDeque;
@@ -24,8 +24,8 @@ use crate::worker::hold_back::again::Again;
 use crate::worker::intake::crew::Crew;
 use crate::worker::intake::policy::POLICY;
 
-/// How many workers may be coming for the deliveries that other workers left behind. The runtime may keep
-/// the first one on the thread of the worker that woke it, until that worker waits.
+/// How many workers may be coming for the deliveries that other workers left behind. The runtime keeps the
+/// worker that a thread woke last on that thread until the thread is free, so one alone might come late.
 const MOST_COMING: usize = 2;
 
 /// A fetched delivery and the state of its lease.
@@ -55,7 +55,7 @@ pub(crate) struct Queue {
     more: Notify,
     /// How many workers wait for a delivery.
     waiting: AtomicUsize,
-    /// How many workers other workers have woken since the last one came.
+    /// How often workers have woken another one since a worker last came.
     coming: AtomicUsize,
     /// The workers that begin when none waits.
     crew: Crew,
@@ -230,6 +230,8 @@ impl Queue {
             if std::mem::take(&mut first) {
                 if began.elapsed() > POLICY.quick_handler {
                     self.quick.store(0, Ordering::Relaxed);
+                    // Those that were coming had the time of a handler. Busy threads may keep them.
+                    self.coming.store(0, Ordering::SeqCst);
                 } else if !self.are_quick() {
                     self.quick.fetch_add(1, Ordering::Relaxed);
                 }
@@ -408,7 +410,8 @@ mod tests {
         queue.push((0..500).map(queued));
         until_empty(&queue).await;
         let taken = taken.lock().unwrap();
-        assert!(taken.len() <= 1 + MOST_COMING, "{taken:?}");
+        // One more for each handler that a busy machine makes slow.
+        assert!(taken.len() < 32, "{taken:?}");
         assert_eq!(taken.iter().sum::<usize>(), 500);
     }
 

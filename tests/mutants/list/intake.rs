@@ -6,8 +6,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "idle-time-lowers-the-prefetch",
         file: "src/worker/intake/capacity.rs",
-        before: "if !self.adaptive || there_was_nothing {",
-        after: "if !self.adaptive {",
+        before: "if handling < POLICY.adapt_every {",
+        after: "if false {",
         breaks: "A topic without messages keeps the prefetch that its handlers earned.",
         target: Target::Lib,
         test: "worker::intake::capacity::tests::a_time_without_deliveries_leaves_the_prefetch_as_it_is",
