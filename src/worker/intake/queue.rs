@@ -416,6 +416,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_slow_handler_lets_workers_be_woken_again() {
+        let queue = Queue::default();
+        queue.coming.store(MOST_COMING, Ordering::SeqCst);
+        queue
+            .run(async { std::thread::sleep(POLICY.quick_handler * 2) })
+            .await;
+        assert_eq!(queue.coming.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
     async fn the_worker_that_began_to_wait_last_takes_the_next_delivery() {
         let queue = Arc::new(Queue::default());
         let taken = hire_counting(&queue, 8);
