@@ -258,7 +258,7 @@ async fn every_state_of_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_function_that_blocks_its_thread_keeps_its_claim() {
     let server = Server::start();
-    let lease = Duration::from_secs(1);
+    let lease = Duration::from_secs(2);
     let options = OnceOptions::new(HOUR).with_lease(lease);
     let kv = store(&server);
     let blocking = tokio::spawn({
