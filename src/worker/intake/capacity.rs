@@ -132,9 +132,19 @@ impl Capacity {
     }
 
     /// Whether the fetcher pauses after the next ring, if the last read asked for `max` and brought
-    /// `fetched`. A full read left more behind, which need not wait.
-    pub(crate) fn should_gather_after_ring(&self, fetched: usize, max: usize) -> bool {
-        (POLICY.burst..max).contains(&fetched) && self.may_gather()
+    /// `fetched`. A full read left more behind, which need not wait. A read that brought nothing says
+    /// nothing, so it stays as it `gathers`: a trim rings too.
+    pub(crate) fn should_gather_after_ring(
+        &self,
+        gathers: bool,
+        fetched: usize,
+        max: usize,
+    ) -> bool {
+        let in_bursts = match fetched {
+            0 => gathers,
+            _ => (POLICY.burst..max).contains(&fetched),
+        };
+        in_bursts && self.may_gather()
     }
 
     fn may_gather(&self) -> bool {
@@ -191,13 +201,18 @@ impl Capacity {
         }
     }
 
+    /// The free slots, where they are worth a read.
+    pub(crate) fn worth_reading(&self) -> Option<usize> {
+        let free = self.free();
+        (free >= self.worthwhile()).then_some(free)
+    }
+
     /// Waits until a read is worthwhile. Returns the free slots. The fetchers of all tracks wait here.
     pub(crate) async fn ready(&self) -> usize {
         loop {
             // Created before the look: it hears every release from now on.
             let freed = self.freed.notified();
-            let free = self.free();
-            if free >= self.worthwhile() {
+            if let Some(free) = self.worth_reading() {
                 return free;
             }
             freed.await;
@@ -396,18 +411,22 @@ mod tests {
         for (fetched, max) in [(0, 512), (400, 512), (100, 100)] {
             assert!(!capacity.should_gather(fetched, max), "{fetched} of {max}");
         }
-        for (fetched, max, gathers) in [
-            (31, 512, false),
-            (32, 512, true),
-            (511, 512, true),
-            (512, 512, false),
+        for (gathered, fetched, max, gathers) in [
+            (false, 0, 512, false),
+            (true, 0, 512, true),
+            (true, 31, 512, false),
+            (false, 32, 512, true),
+            (false, 511, 512, true),
+            (true, 512, 512, false),
         ] {
-            let found = capacity.should_gather_after_ring(fetched, max);
-            assert_eq!(found, gathers, "{fetched} of {max}");
+            let found = capacity.should_gather_after_ring(gathered, fetched, max);
+            assert_eq!(found, gathers, "{fetched} of {max}, after {gathered}");
         }
         after(&capacity, start, 15, 0);
         assert!(!capacity.should_gather(100, 512));
-        assert!(!capacity.should_gather_after_ring(100, 512));
+        for fetched in [0, 100] {
+            assert!(!capacity.should_gather_after_ring(true, fetched, 512));
+        }
         let fixed = Capacity::new(4, Some(6));
         let start = fixed.adapted.lock().unwrap().at;
         after(&fixed, start, 5, 1_000_000);

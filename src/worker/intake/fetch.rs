@@ -41,7 +41,7 @@ pub(crate) async fn run(core: Arc<Core>, track: Arc<Track>, mut opened: Option<O
     // Released and expired deliveries are older than any new one, so they come first.
     let mut behind = true;
     let mut gathers = false;
-    while let Some(free) = free_slots(&core, track, &mut behind).await {
+    while free_slots(&core, track, &mut behind).await {
         let (mut reader, interrupt) = match opened.take() {
             Some(opened) => opened,
             None => match reopen(&core, track).await {
@@ -71,6 +71,11 @@ pub(crate) async fn run(core: Arc<Core>, track: Arc<Track>, mut opened: Option<O
             opened = Some((reader, interrupt));
             continue;
         }
+        // Only now: meanwhile handlers have finished, and other tracks have read.
+        let Some(free) = core.capacity.worth_reading() else {
+            opened = Some((reader, interrupt));
+            continue;
+        };
         // The store applies the limit to the log and to the redelivery stream.
         let max = core.weight.limit((free / 2 / core.tracks.count()).max(1));
         let (sent, began) = (Instant::now(), track.stir.now());
@@ -90,8 +95,8 @@ pub(crate) async fn run(core: Arc<Core>, track: Arc<Track>, mut opened: Option<O
                 core.capacity.adapt(Instant::now());
                 // With slow handlers the reclaimer finds no free slot.
                 behind = core.capacity.is_slow();
-                gathers =
-                    core.capacity.should_gather_after_ring(count, max) && reader.ready().is_some();
+                gathers = core.capacity.should_gather_after_ring(gathers, count, max)
+                    && reader.ready().is_some();
                 if !gathers && core.capacity.should_gather(count, max) {
                     sleep(POLICY.gather_for).await;
                 }
@@ -141,14 +146,15 @@ async fn until_ready(core: &Core, track: &Track, reader: &mut dyn Reader, gather
     }
 }
 
-/// Waits for free slots; `None` when the subscription stops. Meanwhile gives deliveries back that
-/// wait behind slow handlers, and then sets `behind`: they are older than any new one.
-async fn free_slots(core: &Core, track: &Track, behind: &mut bool) -> Option<usize> {
+/// Waits until free slots are worth a read; false when the subscription stops. Meanwhile gives
+/// deliveries back that wait behind slow handlers, and then sets `behind`: they are older than any new
+/// one.
+async fn free_slots(core: &Core, track: &Track, behind: &mut bool) -> bool {
     loop {
         tokio::select! {
             biased;
-            () = core.stop.cancelled() => return None,
-            free = core.capacity.ready() => return Some(free),
+            () = core.stop.cancelled() => return false,
+            _ = core.capacity.ready() => return true,
             () = sleep(POLICY.give_back_after) => {
                 *behind |= give_back_waiting(core, track).await;
             }
@@ -313,7 +319,7 @@ async fn catch_up(core: &Core, track: &Track) -> Result<(), Error> {
         match reclaim::reclaim_some(core, track, &mut look).await {
             Ok(reclaim::Next::Again) => {}
             Ok(reclaim::Next::Full) => {
-                if free_slots(core, track, &mut false).await.is_none() {
+                if !free_slots(core, track, &mut false).await {
                     return Ok(());
                 }
             }
@@ -382,6 +388,9 @@ pub(crate) async fn recreate(core: &Core, track: &Track) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+    use tokio::sync::watch;
+
     use super::*;
     use crate::api::SubscribeOptions;
     use crate::domain::BoxFuture;
@@ -434,6 +443,80 @@ mod tests {
         assert!(began.elapsed() >= POLICY.gather_for);
         core.stop.cancel();
         assert!(!until_ready(&core, track, &mut Rung, true).await);
+    }
+
+    /// A reader that is told of messages and finds none. Says when it waits and for how many it is asked.
+    #[derive(Debug)]
+    struct Scripted {
+        rings: watch::Receiver<usize>,
+        reads: usize,
+        waits: UnboundedSender<()>,
+        asked: UnboundedSender<usize>,
+    }
+
+    impl Reader for Scripted {
+        fn fetch(&mut self, max: usize, _: Duration) -> BoxFuture<'_, Result<Vec<Fetched>, Error>> {
+            self.reads += 1;
+            self.asked.send(max).unwrap();
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn ready(&mut self) -> Option<BoxFuture<'_, ()>> {
+            Some(Box::pin(async {
+                self.waits.send(()).unwrap();
+                let reads = self.reads;
+                self.rings.wait_for(|rings| *rings > reads).await.unwrap();
+            }))
+        }
+    }
+
+    #[derive(Debug)]
+    struct NoInterrupt;
+
+    impl Interrupt for NoInterrupt {
+        fn interrupt(&self) -> BoxFuture<'_, Result<(), Error>> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_asks_for_the_slots_that_are_free_after_the_ring() {
+        let fixture = Fixture::new().await;
+        let options = SubscribeOptions::new().with_concurrency(8).with_prefetch(8);
+        let (core, _settlements) = fixture.core(options);
+        let (ring, rings) = watch::channel(0);
+        let (waits, mut waiting) = unbounded_channel();
+        let (asked, mut asks) = unbounded_channel();
+        let reader = Scripted {
+            rings,
+            reads: 0,
+            waits,
+            asked,
+        };
+        let opened: Opened = (Box::new(reader), Box::new(NoInterrupt));
+        let track = Arc::clone(core.tracks.first());
+        let running = tokio::spawn(run(Arc::clone(&core), track, Some(opened)));
+
+        waiting.recv().await.unwrap();
+        core.capacity.occupy(8);
+        ring.send_modify(|rings| *rings += 1);
+        assert_eq!(asks.recv().await, Some(4), "half of what is left");
+
+        waiting.recv().await.unwrap();
+        drop(core.capacity.slots(8));
+        ring.send_modify(|rings| *rings += 1);
+        assert_eq!(asks.recv().await, Some(8), "handlers have finished");
+
+        waiting.recv().await.unwrap();
+        core.capacity.occupy(15);
+        ring.send_modify(|rings| *rings += 1);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(asks.try_recv().is_err(), "one slot is not worth a read");
+        drop(core.capacity.slots(15));
+        assert_eq!(asks.recv().await, Some(8), "the ring still counts");
+        running.abort();
     }
 
     #[tokio::test]
