@@ -19,6 +19,7 @@ use crate::worker::core::{Core, SettledCount, Write};
 use crate::worker::fault::{Fault, back_off};
 use crate::worker::intake::in_flight::{HandOut, InFlight};
 use crate::worker::intake::lease::GroupLease;
+use crate::worker::intake::policy::POLICY;
 use crate::worker::meters::Meters;
 
 /// The least time between two small writes: a call of the script costs as much as ten more
@@ -71,8 +72,11 @@ impl<T> Batch<T> {
     /// Waits for commits, unless an earlier settler has left some. False once every worker has
     /// ended.
     async fn receive(&mut self) -> bool {
-        let left = !self.received.is_empty() || !self.commits.is_empty();
-        left || self.queue.recv_many(&mut self.received, MAX_BATCH).await > 0
+        if !self.received.is_empty() || !self.commits.is_empty() {
+            return true;
+        }
+        self.received.reserve(self.queue.len().min(MAX_BATCH));
+        self.queue.recv_many(&mut self.received, MAX_BATCH).await > 0
     }
 
     fn receive_more(&mut self) {
@@ -80,6 +84,17 @@ impl<T> Batch<T> {
             && let Ok(one) = self.queue.try_recv()
         {
             self.received.push(one);
+        }
+    }
+
+    /// Ends the batch. Frees the memory of a burst if nothing more waits.
+    fn end(&mut self) {
+        self.commits.clear();
+        let nothing_waits = self.received.is_empty() && self.queue.is_empty();
+        if nothing_waits && self.received.capacity() > POLICY.keep_memory_for {
+            self.received = Vec::new();
+            self.hand_outs = Vec::new();
+            self.commits = Commits::default();
         }
     }
 }
@@ -117,7 +132,7 @@ impl Settler {
                 .await;
             self.finish(&mut batch.hand_outs);
             let count = batch.commits.len() as u64;
-            batch.commits.clear();
+            batch.end();
             self.meters.acknowledged.increment(count);
         }
     }
@@ -157,7 +172,7 @@ impl Settler {
                 due.set(soonest);
             }
             self.finish(&mut batch.hand_outs);
-            batch.commits.clear();
+            batch.end();
             if lost > 0 {
                 self.meters.leases_lost.increment(lost as u64);
             }
@@ -377,6 +392,27 @@ mod tests {
         .await;
         Fixture::until("the table to be empty", async || core.in_flight.len() == 0).await;
         assert_eq!(core.faults.problem(), None);
+    }
+
+    #[tokio::test]
+    async fn a_settler_gives_the_memory_of_a_burst_back() {
+        let fixture = Fixture::new().await;
+        let fetched = fixture.fetch(500).await;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        for one in &fetched {
+            let hand_out = current(&core, one.receipt);
+            core.acks.send(hand_out).await.unwrap();
+        }
+        let batch = Batch::new(settlements.acks);
+        let settler = Settler::new(&core, &core.faults.acknowledging, &SettledCount::default());
+        let running = tokio::spawn(settler.acknowledge(Arc::clone(&batch)));
+        Fixture::until("the table to be empty", async || core.in_flight.len() == 0).await;
+        running.abort();
+        let batch = batch.lock().await;
+        let (received, hand_outs) = (batch.received.capacity(), batch.hand_outs.capacity());
+        assert!(received <= POLICY.keep_memory_for, "{received}");
+        assert!(hand_outs <= POLICY.keep_memory_for, "{hand_outs}");
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::api::lease::Lease;
 use crate::domain::Error;
 use crate::store::{Attempts, Commit, Commits, DeliveryId, End};
+use crate::worker::intake::policy::POLICY;
 use crate::worker::intake::progress::Progress;
 
 /// How many lost deliveries are remembered, and how many that a late call may release.
@@ -151,6 +152,7 @@ impl InFlight {
         since: Instant,
     ) -> Vec<Option<Arc<Lease>>> {
         let mut table = self.table();
+        table.current.reserve(entries.size_hint().0);
         let enter = |(id, before): (_, A)| table.enter((id, before.into()), taken_over, since);
         entries.map(enter).collect()
     }
@@ -174,7 +176,7 @@ impl InFlight {
         self.table().get(hand_out).is_some()
     }
 
-    /// Removes deliveries that the store has settled.
+    /// Removes deliveries that the store has settled. Frees the memory of a burst after the last one.
     pub(crate) fn remove(&self, hand_outs: impl IntoIterator<Item = HandOut>) {
         let mut table = self.table();
         for hand_out in hand_outs {
@@ -186,6 +188,9 @@ impl InFlight {
                     }
                 }
             }
+        }
+        if table.current.is_empty() && table.current.capacity() > POLICY.keep_memory_for {
+            table.current = FxHashMap::default();
         }
     }
 
@@ -458,6 +463,19 @@ mod tests {
         assert!(!leases[1].is_cancelled() && !leases[1].is_lost());
         assert!(in_flight.contains(id(2)) && !in_flight.contains(id(1)));
         assert_eq!(in_flight.unfinished(), 0);
+    }
+
+    #[test]
+    fn an_empty_table_gives_the_memory_of_a_burst_back() {
+        let in_flight = InFlight::default();
+        let numbers: Vec<u64> = (0..500).collect();
+        enter(&in_flight, &numbers);
+        let memory = || in_flight.table().current.capacity();
+        let (hand_outs, _) = in_flight.hand_outs();
+        in_flight.remove(hand_outs[1..].iter().copied());
+        assert!(memory() >= 500);
+        in_flight.remove([hand_outs[0]]);
+        assert!(memory() <= POLICY.keep_memory_for, "{}", memory());
     }
 
     #[test]

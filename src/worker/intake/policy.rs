@@ -36,6 +36,8 @@ pub(crate) struct Policy {
     pub(crate) give_back_after: Duration,
     /// Handlers that each finish within this time are quick enough for reading ahead again.
     pub(crate) quick_again: Duration,
+    /// A subscription without deliveries keeps memory for as many.
+    pub(crate) keep_memory_for: usize,
     /// How soon the reclaimer looks again after it ran out of capacity.
     pub(crate) reclaim_when_full: Duration,
 }
@@ -52,5 +54,6 @@ pub(crate) const POLICY: Policy = Policy {
     quick_streak: 64,
     give_back_after: Duration::from_secs(5),
     quick_again: Duration::from_secs(1),
+    keep_memory_for: 64,
     reclaim_when_full: Duration::from_millis(10),
 };

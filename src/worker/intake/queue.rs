@@ -74,6 +74,7 @@ impl Queue {
     pub(crate) fn push(&self, deliveries: impl Iterator<Item = Queued>) {
         let is_empty = {
             let mut queue = self.deliveries();
+            queue.reserve(deliveries.size_hint().1.unwrap_or(0));
             queue.extend(deliveries);
             queue.is_empty()
         };
@@ -150,6 +151,7 @@ impl Queue {
             let next = {
                 let mut deliveries = self.deliveries();
                 let next = deliveries.pop_front();
+                give_back_memory(&mut deliveries);
                 (next, !deliveries.is_empty())
             };
             if let (Some(next), more) = next {
@@ -176,7 +178,9 @@ impl Queue {
                 let mut deliveries = self.deliveries();
                 if !deliveries.is_empty() {
                     let some = deliveries.len().min(most);
-                    return deliveries.drain(..some).collect();
+                    let next = deliveries.drain(..some).collect();
+                    give_back_memory(&mut deliveries);
+                    return next;
                 }
             }
             if self.closed.load(Ordering::Acquire) {
@@ -248,6 +252,13 @@ impl Queue {
     }
 }
 
+/// Frees the memory of a burst when the queue is empty.
+fn give_back_memory(deliveries: &mut VecDeque<Queued>) {
+    if deliveries.is_empty() && deliveries.capacity() > POLICY.keep_memory_for {
+        *deliveries = VecDeque::new();
+    }
+}
+
 /// Counts a worker that waits, until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
@@ -301,6 +312,24 @@ mod tests {
         assert!(queue.next().await.is_none());
         assert!(queue.next_up_to(5).await.is_empty());
         assert!(queue.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_empty_queue_gives_the_memory_of_a_burst_back() {
+        let queue = Queue::default();
+        let memory = || queue.deliveries().capacity();
+        for at_once in [1, 500] {
+            queue.push((0..500).map(queued));
+            assert!(memory() >= 500);
+            let mut taken = 0;
+            while taken < 500 {
+                taken += match at_once {
+                    1 => usize::from(queue.next().await.is_some()),
+                    _ => queue.next_up_to(at_once).await.len(),
+                };
+            }
+            assert!(memory() <= POLICY.keep_memory_for, "{at_once} at once");
+        }
     }
 
     /// Hires workers that run until the queue is closed, and counts those that begin.
