@@ -136,7 +136,7 @@ async fn the_promoter_starts_again() {
 
 #[tokio::test]
 async fn the_janitor_starts_again() {
-    a_panic_of("topics.trim_redelivery", "the janitor").await;
+    a_panic_of("topics.trim_in_turn", "the janitor").await;
 }
 
 #[tokio::test]

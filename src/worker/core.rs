@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -16,7 +16,9 @@ use crate::api::options::SubscribeOptions;
 use crate::api::propagator::Telemetry;
 use crate::bus::Publishing;
 use crate::domain::{RetryPolicy, TopicSettings};
-use crate::store::{Commit, DeliveryId, Holder, MAX_BATCH, MAX_COMMITS, Member, Opening, Store};
+use crate::store::{
+    Commit, DeliveryId, Holder, Lane, MAX_BATCH, MAX_COMMITS, Member, Opening, Store,
+};
 use crate::wire::Decoder;
 use crate::worker::effect_port::{EffectPort, EffectWrite};
 use crate::worker::fault::{Faults, Pressure};
@@ -88,7 +90,30 @@ pub(crate) struct Core {
 }
 
 /// Counts settled deliveries. The settlers count, the janitor compares.
-pub(crate) type SettledCount = Arc<AtomicU64>;
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    all: AtomicU64,
+    redelivered: AtomicU64,
+}
+
+pub(crate) type SettledCount = Arc<Settled>;
+
+impl Settled {
+    pub(crate) fn note(&self, hand_outs: &[HandOut]) {
+        let redelivered = |one: &&HandOut| one.id.lane == Lane::Redelivery;
+        let redelivered = hand_outs.iter().filter(redelivered).count();
+        self.all
+            .fetch_add(hand_outs.len() as u64, Ordering::Relaxed);
+        self.redelivered
+            .fetch_add(redelivered as u64, Ordering::Relaxed);
+    }
+
+    /// How many were settled, and how many of them came from the redelivery stream.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (of(&self.all), of(&self.redelivered))
+    }
+}
 
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
@@ -304,8 +303,7 @@ impl Settler {
     }
 
     fn finish(&self, hand_outs: &mut Vec<HandOut>) {
-        let count = hand_outs.len() as u64;
-        self.settled.fetch_add(count, Ordering::Relaxed);
+        self.settled.note(hand_outs);
         self.in_flight.remove(hand_outs.drain(..));
         self.meters.in_flight.set(self.in_flight.len() as f64);
     }

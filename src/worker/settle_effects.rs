@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
@@ -208,7 +207,7 @@ impl Settler {
                     self.meters.committed.increment(1);
                     if commit.acknowledges {
                         self.in_flight.remove([hand_out]);
-                        self.settled.fetch_add(1, Ordering::Relaxed);
+                        self.settled.note(&[hand_out]);
                         self.meters.acknowledged.increment(1);
                     }
                     let _ = answer.send(Ok(fate));

@@ -1,7 +1,6 @@
 //! The janitor trims settled entries and prunes dead consumers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -13,7 +12,8 @@ use crate::worker::core::SettledCount;
 use crate::worker::stir::Stir;
 
 const TICK: Duration = Duration::from_secs(1);
-/// While no delivery is settled the janitor trims at every 30th tick, because entries age.
+/// While no delivery is settled the janitor trims at every 30th tick, because entries age, and another
+/// process may have settled some before it ended.
 const QUIET_TICKS: u64 = 30;
 const PRUNE_TICKS: u64 = 60;
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
@@ -50,7 +50,7 @@ impl Janitor {
         let first = Instant::now() + TICK.mul_f64(fastrand::f64());
         let mut ticks = interval_at(first, TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut tick, mut trimmed_at) = (fastrand::u64(..PRUNE_TICKS), 0);
+        let (mut tick, mut trimmed_at) = (fastrand::u64(..PRUNE_TICKS), (0, 0));
         // The first trims of many subscriptions that begin together are spread out.
         let mut stirred_at = tick + fastrand::u64(..FIRST_TRIM_WITHIN);
         let (mut moment, mut pruned) = (self.stir.now(), Instant::now());
@@ -65,15 +65,12 @@ impl Janitor {
                 (moment, stirred_at) = (now, tick);
             }
             let is_heard = self.stir.is_heard();
-            let settled = self.settled.load(Ordering::Relaxed);
-            let duties = if is_heard {
-                Duties {
-                    trim: settled != trimmed_at || tick == stirred_at + LAST_TRIM,
-                    prune: pruned.elapsed() >= PRUNE_EVERY,
-                }
-            } else {
-                Duties::at(tick, settled != trimmed_at)
-            };
+            let settled = self.settled.counts();
+            let is_last = is_heard && tick == stirred_at + LAST_TRIM;
+            let mut duties = Duties::at(tick, is_last, trimmed_at, settled);
+            if is_heard {
+                duties.prune = pruned.elapsed() >= PRUNE_EVERY;
+            }
             match self.work(duties).await {
                 Ok(()) => {
                     trimmed_at = settled;
@@ -117,6 +114,8 @@ impl Janitor {
             while topics.trim_in_turn(&at.partition, pause).await? >= MORE {
                 pause = Duration::ZERO;
             }
+        }
+        if duties.trim_redelivery {
             topics.trim_redelivery(at).await?;
         }
         if duties.prune {
@@ -130,14 +129,19 @@ impl Janitor {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Duties {
     trim: bool,
+    trim_redelivery: bool,
     prune: bool,
 }
 
 impl Duties {
-    /// Ticks count from 1; `settled`: whether deliveries were settled since the last trim.
-    fn at(tick: u64, settled: bool) -> Self {
+    /// Ticks count from 1; `is_last`: whether nothing stirs after this tick; `trimmed` and `settled`: how
+    /// many deliveries were settled before the last trim and now, and how many of them came from the
+    /// redelivery stream. Most groups have none of those.
+    fn at(tick: u64, is_last: bool, trimmed: (u64, u64), settled: (u64, u64)) -> Self {
+        let all = is_last || tick.is_multiple_of(QUIET_TICKS);
         Self {
-            trim: settled || tick.is_multiple_of(QUIET_TICKS),
+            trim: all || settled.0 != trimmed.0,
+            trim_redelivery: all || settled.1 != trimmed.1,
             prune: tick % PRUNE_TICKS == 1,
         }
     }
@@ -146,14 +150,71 @@ impl Duties {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::EntryId;
+    use crate::store::{DeliveryId, Lane};
+    use crate::worker::core::Settled;
     use crate::worker::fixture::Fixture;
+    use crate::worker::intake::in_flight::HandOut;
 
     #[test]
     fn a_tick_trims_after_settling_and_the_rest_has_its_turns() {
-        let only = |tick, settled| Duties::at(tick, settled);
-        assert!(!only(2, false).trim && only(2, true).trim && only(30, false).trim);
-        let pruning: Vec<u64> = (1..=130).filter(|tick| only(*tick, false).prune).collect();
+        for (tick, is_last, settled, trims, trims_redelivery) in [
+            (2, false, (7, 3), false, false),
+            (2, false, (8, 3), true, false),
+            (2, false, (8, 4), true, true),
+            (2, true, (7, 3), true, true),
+            (30, false, (7, 3), true, true),
+        ] {
+            let duties = Duties::at(tick, is_last, (7, 3), settled);
+            let found = (duties.trim, duties.trim_redelivery);
+            assert_eq!(found, (trims, trims_redelivery), "{tick} {settled:?}");
+        }
+        let prunes = |tick: &u64| Duties::at(*tick, false, (0, 0), (0, 0)).prune;
+        let pruning: Vec<u64> = (1..=130).filter(prunes).collect();
         assert_eq!(pruning, [1, 61, 121]);
+    }
+
+    #[tokio::test]
+    async fn the_redelivery_stream_is_trimmed_where_something_of_it_was_settled() {
+        let settled = Settled::default();
+        let of = |lane| HandOut {
+            id: DeliveryId {
+                lane,
+                id: EntryId::new(1, 1),
+            },
+            token: 1,
+        };
+        settled.note(&[of(Lane::Log), of(Lane::Log)]);
+        assert_eq!(settled.counts(), (2, 0));
+        settled.note(&[of(Lane::Log), of(Lane::Redelivery)]);
+        assert_eq!(settled.counts(), (4, 1));
+        let fixture = Fixture::new().await;
+        let janitor = janitor(&fixture);
+        for trim_redelivery in [false, true] {
+            fixture.script.calls();
+            let duties = Duties {
+                trim: true,
+                trim_redelivery,
+                prune: false,
+            };
+            janitor.work(duties).await.unwrap();
+            let calls = fixture.script.calls();
+            assert_eq!(
+                calls.contains(&"topics.trim_redelivery"),
+                trim_redelivery,
+                "{calls:?}"
+            );
+        }
+    }
+
+    fn janitor(fixture: &Fixture) -> Janitor {
+        Janitor {
+            store: Arc::clone(&fixture.store),
+            member: Arc::clone(&fixture.member),
+            settled: SettledCount::default(),
+            retention: Retention::Settled,
+            stir: Arc::default(),
+        }
     }
 
     #[tokio::test]
@@ -161,15 +222,10 @@ mod tests {
         let fixture = Fixture::new().await;
         let fetched = fixture.fetch(2).await;
         fixture.acknowledge(fetched[0].receipt).await;
-        let janitor = Janitor {
-            store: Arc::clone(&fixture.store),
-            member: Arc::clone(&fixture.member),
-            settled: SettledCount::default(),
-            retention: Retention::Settled,
-            stir: Arc::default(),
-        };
+        let janitor = janitor(&fixture);
         let duties = Duties {
             trim: true,
+            trim_redelivery: true,
             prune: true,
         };
         janitor.work(duties).await.unwrap();

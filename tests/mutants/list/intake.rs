@@ -54,6 +54,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         quick: false,
     },
     Mutant {
+        name: "redeliveries-trimmed-without-any",
+        file: "src/worker/services/janitor.rs",
+        before: "trim_redelivery: all || settled.1 != trimmed.1,",
+        after: "trim_redelivery: all || settled.0 != trimmed.0,",
+        breaks: "The janitor trims a redelivery stream after something of it was settled.",
+        target: Target::Lib,
+        test: "worker::services::janitor::tests::a_tick_trims_after_settling_and_the_rest_has_its_turns",
+        quick: false,
+    },
+    Mutant {
         name: "queue-keeps-memory",
         file: "src/worker/intake/queue.rs",
         before: "if deliveries.is_empty() && deliveries.capacity() > POLICY.keep_memory_for {",
