@@ -163,7 +163,8 @@ pub trait Reader: Send + fmt::Debug {
     fn fetch(&mut self, max: usize, wait: Duration) -> BoxFuture<'_, Result<Vec<Fetched>, Error>>;
 
     /// Waits, for any time, until a fetch may find entries. The next fetch then looks at once and does
-    /// not wait. `None` for a reader that can only wait within a fetch.
+    /// not wait. If no fetch follows, the next wait returns at once. `None` for a reader that can only
+    /// wait within a fetch.
     ///
     /// # Cancel safety
     ///

@@ -71,11 +71,8 @@ impl<T> Batch<T> {
     /// Waits for commits, unless an earlier settler has left some. False once every worker has
     /// ended.
     async fn receive(&mut self) -> bool {
-        if !self.received.is_empty() || !self.commits.is_empty() {
-            return true;
-        }
-        self.received.reserve(self.queue.len().min(MAX_BATCH));
-        self.queue.recv_many(&mut self.received, MAX_BATCH).await > 0
+        let left = !self.received.is_empty() || !self.commits.is_empty();
+        left || self.queue.recv_many(&mut self.received, MAX_BATCH).await > 0
     }
 
     fn receive_more(&mut self) {
@@ -344,6 +341,7 @@ fn soonest_retry(batch: &[Commit]) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::api::SubscribeOptions;
+    use crate::store::Lane;
     use crate::worker::core::Settlements;
     use crate::worker::fixture::{Fixture, current, hand_out};
     use crate::worker::script::Failure;
@@ -390,6 +388,24 @@ mod tests {
         .await;
         Fixture::until("the table to be empty", async || core.in_flight.len() == 0).await;
         assert_eq!(core.faults.problem(), None);
+    }
+
+    #[tokio::test]
+    async fn the_settlers_count_what_came_from_the_redelivery_stream() {
+        let fixture = Fixture::new().await;
+        let mut fetched = fixture.fetch(3).await;
+        fetched[2].receipt.lane = Lane::Redelivery;
+        let (core, settlements) = fixture.core(SubscribeOptions::new());
+        hand_out(&core, &fetched, false);
+        for one in &fetched {
+            let hand_out = current(&core, one.receipt);
+            core.acks.send(hand_out).await.unwrap();
+        }
+        let settled = SettledCount::default();
+        let settler = Settler::new(&core, &core.faults.acknowledging, &settled);
+        tokio::spawn(settler.acknowledge(Batch::new(settlements.acks)));
+        Fixture::until("the table to be empty", async || core.in_flight.len() == 0).await;
+        assert_eq!(settled.counts(), (3, 1));
     }
 
     #[tokio::test]

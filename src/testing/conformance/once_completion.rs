@@ -439,13 +439,18 @@ pub async fn a_run_that_may_not_repeat_is_refused_after_a_crash<S: Subject>(subj
 
     let crashes = async || {
         kv.delete("job").await.must("deleting");
+        let begun = AtomicU32::new(0);
         let hangs = once_with(&kv, "job", options.with_lease(lease), async || {
+            begun.fetch_add(1, Ordering::SeqCst);
             std::future::pending::<()>().await;
             Ok::<_, &str>(3)
         });
         let crashed = tokio::time::timeout(lease / 2, hangs).await;
         assert!(crashed.is_err(), "the function should still have run");
         match run(Ok(4)).await {
+            Ok(Once::InProgress) if begun.load(Ordering::SeqCst) == 0 => {
+                Err("it did not begin".to_owned())
+            }
             Ok(Once::InProgress) => Ok(()),
             looked => Err(format!("{looked:?}")),
         }

@@ -12,6 +12,7 @@ use crate::worker::fault::back_off;
 use crate::worker::handle::pipeline::give_back_message;
 use crate::worker::hold_back::waiting::Note;
 use crate::worker::intake::in_flight::HandOut;
+use crate::worker::intake::policy::POLICY;
 use crate::worker::intake::queue::Queued;
 use crate::worker::settle::{BETWEEN_WRITES, SMALL_WRITE, Settler};
 
@@ -68,6 +69,9 @@ pub(crate) async fn run(core: Arc<Core>, settler: Settler, notes: Arc<Mutex<Note
         }
         if core.stop.is_cancelled() {
             give_all_back(&core, &mut notes.received).await;
+        }
+        if notes.received.is_empty() && notes.received.capacity() > POLICY.keep_memory_for {
+            notes.received = Vec::new();
         }
     }
 }
@@ -165,6 +169,8 @@ mod tests {
         calls: Calls,
         settlements: Settlements,
         fetched: Vec<Fetched>,
+        noter: tokio::task::JoinHandle<()>,
+        notes: Arc<Mutex<Notes>>,
     }
 
     impl Running {
@@ -178,13 +184,16 @@ mod tests {
             let notes = std::mem::replace(&mut settlements.notes, none);
             let settler = Settler::new(&core, &core.faults.noting, &SettledCount::default());
             tokio::spawn(pipeline::run(Arc::clone(&core), handler));
-            tokio::spawn(run(Arc::clone(&core), settler, Notes::new(notes)));
+            let notes = Notes::new(notes);
+            let noter = tokio::spawn(run(Arc::clone(&core), settler, Arc::clone(&notes)));
             tokio::spawn(timer::run(Arc::clone(&core)));
             Self {
                 core,
                 calls,
                 settlements,
                 fetched,
+                noter,
+                notes,
             }
         }
 
@@ -226,6 +235,16 @@ mod tests {
             assert_eq!(fixture.script.calls(), [BEGIN], "of {most} attempts");
             assert_eq!(attempts(&fixture).await, [told], "of {most} attempts");
         }
+    }
+
+    #[tokio::test]
+    async fn the_noter_gives_the_memory_of_a_burst_back() {
+        let fixture = Fixture::new().await;
+        let running = Running::start(&fixture, failing(MINUTE, 5), 100).await;
+        running.noted(100).await;
+        running.noter.abort();
+        let memory = running.notes.lock().await.received.capacity();
+        assert!(memory <= POLICY.keep_memory_for, "{memory}");
     }
 
     #[tokio::test]

@@ -132,8 +132,8 @@ impl Capacity {
     }
 
     /// Whether the fetcher pauses after the next ring, if the last read asked for `max` and brought
-    /// `fetched`. A full read left more behind, which need not wait. A read that brought nothing says
-    /// nothing, so it stays as it `gathers`: a trim rings too.
+    /// `fetched`. A full read left more behind, which need not wait. An empty read changes nothing, because a
+    /// trim rings too: the answer is then `gathers`, the one before.
     pub(crate) fn should_gather_after_ring(
         &self,
         gathers: bool,

@@ -71,7 +71,8 @@ pub(crate) async fn run(core: Arc<Core>, track: Arc<Track>, mut opened: Option<O
             opened = Some((reader, interrupt));
             continue;
         }
-        // Only now: meanwhile handlers have finished, and other tracks have read.
+        // Only now: meanwhile handlers have finished, and other tracks have read. Without a read the
+        // ring stays.
         let Some(free) = core.capacity.worth_reading() else {
             opened = Some((reader, interrupt));
             continue;
@@ -402,9 +403,13 @@ mod tests {
         fetched.iter().map(|one| one.receipt).collect()
     }
 
+    async fn within<T>(waiting: impl Future<Output = T>) -> T {
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        waited.expect("an end of the wait")
+    }
+
     async fn queued(core: &Core) -> DeliveryId {
-        let next = tokio::time::timeout(Duration::from_secs(20), core.queue.next()).await;
-        let queued = next.expect("a delivery before its lease ends").unwrap();
+        let queued = within(core.queue.next()).await.unwrap();
         assert_eq!(queued.lease.before(), Attempts::default());
         queued.fetched.receipt
     }
@@ -497,17 +502,17 @@ mod tests {
         let track = Arc::clone(core.tracks.first());
         let running = tokio::spawn(run(Arc::clone(&core), track, Some(opened)));
 
-        waiting.recv().await.unwrap();
+        within(waiting.recv()).await;
         core.capacity.occupy(8);
         ring.send_modify(|rings| *rings += 1);
-        assert_eq!(asks.recv().await, Some(4), "half of what is left");
+        assert_eq!(within(asks.recv()).await, Some(4), "half of what is left");
 
-        waiting.recv().await.unwrap();
+        within(waiting.recv()).await;
         drop(core.capacity.slots(8));
         ring.send_modify(|rings| *rings += 1);
-        assert_eq!(asks.recv().await, Some(8), "handlers have finished");
+        assert_eq!(within(asks.recv()).await, Some(8), "handlers have finished");
 
-        waiting.recv().await.unwrap();
+        within(waiting.recv()).await;
         core.capacity.occupy(15);
         ring.send_modify(|rings| *rings += 1);
         for _ in 0..10 {
@@ -515,7 +520,7 @@ mod tests {
         }
         assert!(asks.try_recv().is_err(), "one slot is not worth a read");
         drop(core.capacity.slots(15));
-        assert_eq!(asks.recv().await, Some(8), "the ring still counts");
+        assert_eq!(within(asks.recv()).await, Some(8), "the ring still counts");
         running.abort();
     }
 

@@ -110,6 +110,13 @@ impl Table {
         Some(lease)
     }
 
+    /// Frees the memory of a burst when no delivery is left.
+    fn give_back_memory(&mut self) {
+        if self.current.is_empty() && self.current.capacity() > POLICY.keep_memory_for {
+            self.current = FxHashMap::default();
+        }
+    }
+
     fn lose(&mut self, id: DeliveryId) {
         let Some(lease) = self.current.remove(&id) else {
             return;
@@ -176,7 +183,7 @@ impl InFlight {
         self.table().get(hand_out).is_some()
     }
 
-    /// Removes deliveries that the store has settled. Frees the memory of a burst after the last one.
+    /// Removes deliveries that the store has settled.
     pub(crate) fn remove(&self, hand_outs: impl IntoIterator<Item = HandOut>) {
         let mut table = self.table();
         for hand_out in hand_outs {
@@ -189,9 +196,7 @@ impl InFlight {
                 }
             }
         }
-        if table.current.is_empty() && table.current.capacity() > POLICY.keep_memory_for {
-            table.current = FxHashMap::default();
-        }
+        table.give_back_memory();
     }
 
     /// Removes deliveries that passed to other consumers and cancels their handlers. Returns how
@@ -212,6 +217,7 @@ impl InFlight {
                 lost += 1;
             }
         }
+        table.give_back_memory();
         lost
     }
 
@@ -475,6 +481,12 @@ mod tests {
         in_flight.remove(hand_outs[1..].iter().copied());
         assert!(memory() >= 500);
         in_flight.remove([hand_outs[0]]);
+        assert!(memory() <= POLICY.keep_memory_for, "{}", memory());
+
+        enter(&in_flight, &numbers);
+        assert!(memory() >= 500);
+        let (hand_outs, _) = in_flight.hand_outs();
+        assert_eq!(in_flight.lose(hand_outs), 500);
         assert!(memory() <= POLICY.keep_memory_for, "{}", memory());
     }
 

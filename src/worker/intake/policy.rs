@@ -36,7 +36,7 @@ pub(crate) struct Policy {
     pub(crate) give_back_after: Duration,
     /// Handlers that each finish within this time are quick enough for reading ahead again.
     pub(crate) quick_again: Duration,
-    /// A subscription without deliveries keeps memory for as many.
+    /// An empty queue, table or settler frees its memory if it had room for more deliveries than this.
     pub(crate) keep_memory_for: usize,
     /// How soon the reclaimer looks again after it ran out of capacity.
     pub(crate) reclaim_when_full: Duration,

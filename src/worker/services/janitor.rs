@@ -12,7 +12,7 @@ use crate::worker::core::SettledCount;
 use crate::worker::stir::Stir;
 
 const TICK: Duration = Duration::from_secs(1);
-/// While no delivery is settled the janitor trims at every 30th tick, because entries age, and another
+/// At every 30th tick the janitor trims both streams, whatever was settled here: entries age, and another
 /// process may have settled some before it ended.
 const QUIET_TICKS: u64 = 30;
 const PRUNE_TICKS: u64 = 60;
@@ -134,9 +134,9 @@ struct Duties {
 }
 
 impl Duties {
-    /// Ticks count from 1; `is_last`: whether nothing stirs after this tick; `trimmed` and `settled`: how
-    /// many deliveries were settled before the last trim and now, and how many of them came from the
-    /// redelivery stream. Most groups have none of those.
+    /// Ticks count from 1; `is_last`: whether the janitor sleeps after this tick, unless something stirs;
+    /// `trimmed` and `settled`: how many deliveries were settled before the last trim and by now, and how
+    /// many of them came from the redelivery stream. Most groups have none of those.
     fn at(tick: u64, is_last: bool, trimmed: (u64, u64), settled: (u64, u64)) -> Self {
         let all = is_last || tick.is_multiple_of(QUIET_TICKS);
         Self {
