@@ -505,7 +505,7 @@ mod tests {
         within(waiting.recv()).await;
         core.capacity.occupy(8);
         ring.send_modify(|rings| *rings += 1);
-        assert_eq!(within(asks.recv()).await, Some(4), "half of what is left");
+        assert_eq!(within(asks.recv()).await, Some(4), "half of eight slots");
 
         within(waiting.recv()).await;
         drop(core.capacity.slots(8));
