@@ -16,8 +16,8 @@ use crate::domain::{
     RetryPolicy, TopicSettings,
 };
 use crate::store::{
-    Bell, Commit, Commits, DeliveryId, Fate, Fetched, Member, NewEntry, Opening, ReclaimCursor,
-    StartFrom, Store, Unmarked,
+    Attempts, Bell, Commit, Commits, DeliveryId, Fate, Fetched, Member, NewEntry, Opening,
+    ReclaimCursor, StartFrom, Store, Unmarked,
 };
 use crate::wire::dead_letter::encode_record;
 use crate::wire::{Decoder, Limits, encode_entry};
@@ -92,6 +92,24 @@ pub(crate) type Calls = mpsc::UnboundedReceiver<(u32, u32)>;
 /// Everything that is in a channel.
 pub(crate) fn all<T>(calls: &mut mpsc::UnboundedReceiver<T>) -> Vec<T> {
     std::iter::from_fn(|| calls.try_recv().ok()).collect()
+}
+
+/// The receipts of deliveries.
+pub(crate) fn ids(fetched: &[Fetched]) -> Vec<DeliveryId> {
+    fetched.iter().map(|one| one.receipt).collect()
+}
+
+/// What a wait brings, which ends soon.
+pub(crate) async fn within<T>(waiting: impl Future<Output = T>) -> T {
+    let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+    waited.expect("an end of the wait")
+}
+
+/// The next delivery for a worker: a first attempt.
+pub(crate) async fn queued(core: &Core) -> DeliveryId {
+    let queued = within(core.queue.next()).await.unwrap();
+    assert_eq!(queued.lease.before(), Attempts::default());
+    queued.fetched.receipt
 }
 
 pub(crate) struct Fixture {

@@ -12,7 +12,7 @@ use crate::api::SubscriptionReport;
 use crate::api::supervise::log;
 use crate::domain::{Error, ErrorKind};
 use crate::worker::core::Core;
-use crate::worker::intake::fetch::MOST_PENDING;
+use crate::worker::intake::catch_up::MOST_PENDING;
 use crate::worker::tasks::{NOTICE, Tasks, abort, all_ended};
 use crate::worker::tracks::Track;
 

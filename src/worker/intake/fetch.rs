@@ -9,13 +9,12 @@ use tracing::Instrument as _;
 use crate::api::propagator::{Operation, OperationKind};
 use crate::api::traces;
 use crate::domain::{Error, ErrorKind, describe};
-use crate::store::{Commit, Commits, Fetched, Interrupt, Opened, Reader, StartFrom};
+use crate::store::{Fetched, Interrupt, Opened, Reader};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
-use crate::worker::handle::pipeline::give_back_message;
-use crate::worker::intake::in_flight::HandOut;
+use crate::worker::intake::catch_up::{catch_up, recreate};
 use crate::worker::intake::policy::POLICY;
-use crate::worker::intake::reclaim;
+use crate::worker::intake::slots::free_slots;
 use crate::worker::tracks::Track;
 
 /// How long a read waits on the server. A silently dead connection is noticed after this plus the
@@ -26,9 +25,6 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(250);
 const IDLE: Duration = Duration::from_millis(100);
 /// How often a stop interrupts a read that has not returned.
 const INTERRUPT_AGAIN: Duration = Duration::from_millis(50);
-/// An upper bound for the deliveries that one consumer can hold.
-pub(crate) const MOST_PENDING: usize = 100_000;
-
 /// Reads until the subscription stops.
 ///
 /// Without a reader an earlier fetcher has panicked, and the answer of its last read is lost.
@@ -147,64 +143,6 @@ async fn until_ready(core: &Core, track: &Track, reader: &mut dyn Reader, gather
     }
 }
 
-/// Waits until free slots are worth a read; false when the subscription stops. Meanwhile gives
-/// deliveries back that wait behind slow handlers, and then sets `behind`: they are older than any new
-/// one.
-async fn free_slots(core: &Core, track: &Track, behind: &mut bool) -> bool {
-    loop {
-        tokio::select! {
-            biased;
-            () = core.stop.cancelled() => return false,
-            _ = core.capacity.ready() => return true,
-            () = sleep(POLICY.give_back_after) => {
-                *behind |= give_back_waiting(core, track).await;
-            }
-        }
-    }
-}
-
-/// Gives deliveries back that wait behind slow handlers, so that another process can handle them.
-/// Returns whether there were any.
-async fn give_back_waiting(core: &Core, track: &Track) -> bool {
-    let before = Instant::now().checked_sub(POLICY.give_back_after);
-    // No other process handles what this one owns.
-    let gives_back = core.owned.is_none() && core.capacity.gives_back();
-    let Some(before) = before.filter(|_| gives_back) else {
-        return false;
-    };
-    let waiting = core.queue.remove_before(before, |id| track.has(id));
-    if waiting.is_empty() {
-        return false;
-    }
-    let _claiming = track.claiming.lock().await;
-    let (again, waiting): (Vec<_>, Vec<_>) =
-        waiting.into_iter().partition(|one| one.again.is_some());
-    core.capacity.give_back(again.len() + waiting.len());
-    for one in again {
-        give_back_message(core, one, Duration::ZERO).await;
-    }
-    let releases = waiting.iter().map(|one| {
-        let (id, before) = (one.fetched.receipt, one.lease.before());
-        Commit::release_counted(id, before)
-    });
-    let releases: Commits = releases.collect();
-    let hand_outs = waiting.iter().map(|one| HandOut {
-        id: one.fetched.receipt,
-        token: one.lease.token(),
-    });
-    core.in_flight.remove(hand_outs);
-    core.meters.in_flight.set(core.in_flight.len() as f64);
-    if releases.is_empty() {
-        return true;
-    }
-    if let Err(error) = core.commit_releases(&releases).await {
-        tracing::debug!(subscription = %track.member, %error, "waiting deliveries were not released");
-        // They are no longer in flight here: the fetcher releases them once the store answers.
-        track.unseen.note();
-    }
-    true
-}
-
 /// A read waits for half of a short lease only. Then the lease of a delivery, counted from the time
 /// when its read began, covers the first extension.
 fn wait(lease: Duration) -> Duration {
@@ -302,91 +240,6 @@ async fn reopen(core: &Core, track: &Track) -> Result<Opened, Error> {
     Ok(opened)
 }
 
-/// Takes over released and expired deliveries before the fetcher reads newer ones.
-///
-/// With one handler first deliveries therefore keep their order, also after a restart or a broken
-/// connection.
-async fn catch_up(core: &Core, track: &Track) -> Result<(), Error> {
-    let mut look = reclaim::Look::default();
-    // After a standstill it would otherwise reclaim its own deliveries and count a crash.
-    track.keeper.extend_all().await;
-    loop {
-        if track.unseen.take()
-            && let Err(error) = release_unseen(core, track).await
-        {
-            track.unseen.note();
-            return Err(error);
-        }
-        match reclaim::reclaim_some(core, track, &mut look).await {
-            Ok(reclaim::Next::Again) => {}
-            Ok(reclaim::Next::Full) => {
-                if !free_slots(core, track, &mut false).await {
-                    return Ok(());
-                }
-            }
-            // The reclaimer may have lost an answer meanwhile.
-            Ok(reclaim::Next::Done) if track.unseen.may_exist() => {}
-            Ok(reclaim::Next::Done) => return Ok(()),
-            Err(error) if error.is_retryable() => return Err(error),
-            // The reclaimer reports it; reading need not stop for it.
-            Err(_) => return Ok(()),
-        }
-    }
-}
-
-/// Releases, uncounted, the deliveries that the store assigns to this consumer and that are not in
-/// flight here: their answer was lost.
-async fn release_unseen(core: &Core, track: &Track) -> Result<(), Error> {
-    let _claiming = track.claiming.lock().await;
-    if let Some(owned) = &core.owned {
-        // Without a call, which would wait for a partition that does not answer.
-        owned.put_back_unknown(|id| core.in_flight.contains(id));
-        return Ok(());
-    }
-    let pending = match core
-        .store
-        .deliveries()
-        .pending_of(&track.member, MOST_PENDING)
-        .await
-    {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        pending => pending?,
-    };
-    let unseen = pending
-        .into_iter()
-        .filter(|id| !core.in_flight.contains(*id));
-    core.release(unseen).await?;
-    Ok(())
-}
-
-/// Recreates the group of a track at the beginning, after the store has lost it.
-pub(crate) async fn recreate(core: &Core, track: &Track) {
-    let member = &track.member;
-    let recreating = async {
-        let topics = core.store.topics();
-        let held = topics.ensure_topic(member.topic(), core.settings).await?;
-        if let Some(owned) = &core.owned {
-            return owned.create(StartFrom::Beginning).await;
-        }
-        if track
-            .partition
-            .is_some_and(|number| number >= held.partitions())
-        {
-            let rule = "the topic was created again with fewer partitions; subscribe again";
-            return Err(Error::new(ErrorKind::NotFound, "read", rule).on(member.to_string()));
-        }
-        topics
-            .create_group(&member.at, StartFrom::Beginning)
-            .await?;
-        core.lease.set(&*core.store, &core.member).await
-    };
-    // After a failure the next read fails too, and the fetcher waits longer before it comes here.
-    if recreating.await.is_ok() {
-        core.meters.recreated.increment(1);
-        tracing::warn!(subscription = %member, "the group was missing and has been recreated");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -395,24 +248,9 @@ mod tests {
     use super::*;
     use crate::api::SubscribeOptions;
     use crate::domain::BoxFuture;
-    use crate::store::{Attempts, Commit, DeliveryId, Opening, ReclaimCursor, Unmarked};
-    use crate::worker::fixture::{Fixture, hand_out};
+    use crate::store::{Commit, Opening};
+    use crate::worker::fixture::{Fixture, queued, within};
     use crate::worker::script::Failure;
-
-    fn ids(fetched: &[Fetched]) -> Vec<DeliveryId> {
-        fetched.iter().map(|one| one.receipt).collect()
-    }
-
-    async fn within<T>(waiting: impl Future<Output = T>) -> T {
-        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
-        waited.expect("an end of the wait")
-    }
-
-    async fn queued(core: &Core) -> DeliveryId {
-        let queued = within(core.queue.next()).await.unwrap();
-        assert_eq!(queued.lease.before(), Attempts::default());
-        queued.fetched.receipt
-    }
 
     async fn running(fixture: &Fixture, core: &Arc<Core>) -> tokio::task::JoinHandle<()> {
         let opened = fixture
@@ -525,32 +363,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_recovery_gives_back_only_what_is_not_in_flight() {
-        let fixture = Fixture::new().await;
-        let fetched = fixture.fetch(3).await;
-        let (core, _settlements) = fixture.core(SubscribeOptions::new());
-        hand_out(&core, &fetched[..1], false);
-        release_unseen(&core, core.tracks.first()).await.unwrap();
-        let unseen = ids(&fetched[1..]).into_iter().map(|id| (id, 0));
-        assert_eq!(fixture.given_back().await, unseen.collect::<Vec<_>>());
-        assert_eq!(fixture.pending().await, ids(&fetched[..1]));
-    }
-
-    #[tokio::test]
-    async fn a_failed_recovery_is_repeated() {
-        let fixture = Fixture::new().await;
-        let fetched = fixture.fetch(1).await;
-        let (core, _settlements) = fixture.core(SubscribeOptions::new());
-        core.tracks.first().unseen.note();
-        fixture
-            .script
-            .fail("deliveries.pending_of", Failure::NotDone);
-        catch_up(&core, core.tracks.first()).await.unwrap_err();
-        catch_up(&core, core.tracks.first()).await.unwrap();
-        assert_eq!(queued(&core).await, fetched[0].receipt);
-    }
-
-    #[tokio::test]
     async fn deliveries_of_a_lost_read_come_back_at_once() {
         let fixture = Fixture::new().await;
         fixture.publish(1).await;
@@ -573,59 +385,5 @@ mod tests {
         assert_eq!(queued(&core).await, released);
         assert!(queued(&core).await > released);
         running.abort();
-    }
-
-    #[tokio::test]
-    async fn own_leases_are_extended_before_others_are_claimed() {
-        let fixture = Fixture::new().await;
-        let fetched = fixture.fetch(1).await;
-        let (core, _settlements) = fixture.core(SubscribeOptions::new());
-        hand_out(&core, &fetched, false);
-        fixture.script.calls();
-        catch_up(&core, core.tracks.first()).await.unwrap();
-        let calls = fixture.script.calls();
-        assert_eq!(
-            calls[..2],
-            ["deliveries.extend", "deliveries.claim_expired"]
-        );
-    }
-
-    #[tokio::test]
-    async fn a_single_slow_handler_does_not_keep_its_subscription_from_catching_up() {
-        let fixture = Fixture::new().await;
-        let (core, _settlements) = fixture.core(SubscribeOptions::new().with_concurrency(1));
-        core.capacity.give_back(0);
-        let caught_up = tokio::time::timeout(
-            Duration::from_secs(20),
-            catch_up(&core, core.tracks.first()),
-        )
-        .await;
-        caught_up.expect("the end of catching up").unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_recreated_group_gets_its_lease_back() {
-        let fixture = Fixture::new().await;
-        let options = SubscribeOptions::new().with_lease(Duration::from_secs(7));
-        let (core, _settlements) = fixture.core(options);
-        let (at, force) = (&core.member.at, true);
-        let removing = fixture
-            .store
-            .topics()
-            .remove_group(at, Duration::ZERO, force);
-        assert!(removing.await.unwrap().unwrap().removed);
-        recreate(&core, core.tracks.first()).await;
-        let found = fixture
-            .store
-            .deliveries()
-            .claim_expired(
-                &core.member,
-                WAIT,
-                Unmarked::Begun,
-                ReclaimCursor::default(),
-                1,
-            )
-            .await;
-        assert_eq!(found.unwrap().lease, Duration::from_secs(7));
     }
 }

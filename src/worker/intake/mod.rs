@@ -2,6 +2,7 @@
 
 mod accept;
 pub(crate) mod capacity;
+pub(crate) mod catch_up;
 pub(crate) mod crew;
 pub(crate) mod fetch;
 pub(crate) mod gate;
@@ -11,5 +12,6 @@ pub(crate) mod policy;
 pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod reclaim;
+mod slots;
 pub(crate) mod unseen;
 pub(crate) mod weight;

@@ -17,7 +17,7 @@ use crate::domain::{ConsumerName, Error, ErrorKind, Plan, describe, plan};
 use crate::store::{Attendance, Bell, Member, Ring, Roster, Taken};
 use crate::worker::core::Core;
 use crate::worker::fault::back_off;
-use crate::worker::intake::fetch::recreate;
+use crate::worker::intake::catch_up::recreate;
 
 /// The part of a lease in which a member begins handlers.
 fn tenure_of(lease: Duration) -> Duration {

@@ -138,23 +138,23 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "failed-recovery-forgotten",
-        file: "src/worker/intake/fetch.rs",
+        file: "src/worker/intake/catch_up.rs",
         before: r#"track.unseen.note();
             return Err(error);"#,
         after: "return Err(error);",
         breaks: "A recovery that failed is repeated.",
         target: Target::Lib,
-        test: "worker::intake::fetch::tests::a_failed_recovery_is_repeated",
+        test: "worker::intake::catch_up::tests::a_failed_recovery_is_repeated",
         quick: false,
     },
     Mutant {
         name: "recovery-gives-all-back",
-        file: "src/worker/intake/fetch.rs",
+        file: "src/worker/intake/catch_up.rs",
         before: ".filter(|id| !core.in_flight.contains(*id));",
         after: ".filter(|_| true);",
         breaks: "A recovery gives back only what is not in flight.",
         target: Target::Lib,
-        test: "worker::intake::fetch::tests::a_recovery_gives_back_only_what_is_not_in_flight",
+        test: "worker::intake::catch_up::tests::a_recovery_gives_back_only_what_is_not_in_flight",
         quick: false,
     },
     Mutant {

@@ -55,12 +55,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "no-extension-before-catching-up",
-        file: "src/worker/intake/fetch.rs",
+        file: "src/worker/intake/catch_up.rs",
         before: "track.keeper.extend_all().await;",
         after: "",
         breaks: "The fetcher extends its own leases before it catches up.",
         target: Target::Lib,
-        test: "worker::intake::fetch::tests::own_leases_are_extended_before_others_are_claimed",
+        test: "worker::intake::catch_up::tests::own_leases_are_extended_before_others_are_claimed",
         quick: false,
     },
     Mutant {
@@ -128,12 +128,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "lost-group-lease-not-set-again",
-        file: "src/worker/intake/fetch.rs",
+        file: "src/worker/intake/catch_up.rs",
         before: "core.lease.set(&*core.store, &core.member).await",
         after: "Ok::<(), Error>(())",
         breaks: "A recreated group gets its lease back.",
         target: Target::Lib,
-        test: "worker::intake::fetch::tests::a_recreated_group_gets_its_lease_back",
+        test: "worker::intake::catch_up::tests::a_recreated_group_gets_its_lease_back",
         quick: false,
     },
     Mutant {
