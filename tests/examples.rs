@@ -1,7 +1,7 @@
 //! Runs every example and compares what it prints with the output that its head comment states.
 
-#[path = "support/cargo.rs"]
-mod cargo;
+#[path = "support/built.rs"]
+mod built;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn every_example_prints_the_output_that_its_head_states() {
     let sources = sources();
     assert!(!sources.is_empty(), "there are no examples");
-    let executables = build();
+    let executables = executables();
     let mut failures = Vec::new();
     for (name, source) in &sources {
         let check = match (stated(source), executables.get(name)) {
@@ -46,46 +46,11 @@ fn sources() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Builds the examples, with the features of this test and in its folder: nothing is left to compile
-/// where `cargo test` has built all targets.
-fn build() -> BTreeMap<String, PathBuf> {
-    let features = [
-        ("cli", cfg!(feature = "cli")),
-        ("console", cfg!(feature = "console")),
-        ("otel", cfg!(feature = "otel")),
-        ("schema", cfg!(feature = "schema")),
-        ("testing", cfg!(feature = "testing")),
-        ("tls", cfg!(feature = "tls")),
-        ("tower", cfg!(feature = "tower")),
-    ];
-    let features: Vec<&str> = features
+/// The programs of the examples, by name.
+fn executables() -> BTreeMap<String, PathBuf> {
+    built::examples()
         .iter()
-        .filter_map(|(name, on)| on.then_some(*name))
-        .collect();
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("a folder of targets");
-    let mut cargo = cargo::cargo();
-    cargo
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["build", "--quiet", "--examples", "--message-format=json"])
-        .arg("--features")
-        .arg(features.join(","))
-        .arg("--target-dir")
-        .arg(target);
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    let output = cargo.output().expect("cargo can be started");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "the examples cannot be built: {errors}"
-    );
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| {
-            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        .filter_map(|message| {
             let target = message.get("target")?;
             if !target["kind"].as_array()?.contains(&"example".into()) {
                 return None;

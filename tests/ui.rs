@@ -4,6 +4,9 @@
 //! Compared are the texts that this crate gives to the compiler, not those around them, which change
 //! from one compiler to the next: a headline, the label at the mistake and the beginnings of notes.
 
+#[path = "support/built.rs"]
+mod built;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,48 +85,11 @@ fn missing(stated: &Mistake, found: &Mistake) -> Option<String> {
     labels.or(notes).map(|text| format!("lacks {text:?}"))
 }
 
-/// The compiled crates that the programs use, by name, with the features of this test: nothing is left
-/// to compile where `cargo test` has built all targets.
+/// The compiled crates that the programs use, by name.
 fn crates() -> BTreeMap<String, PathBuf> {
-    let features = [
-        ("cli", cfg!(feature = "cli")),
-        ("schema", cfg!(feature = "schema")),
-        ("testing", cfg!(feature = "testing")),
-        ("tls", cfg!(feature = "tls")),
-        ("tower", cfg!(feature = "tower")),
-    ];
-    let features: Vec<&str> = features
+    let found: BTreeMap<String, PathBuf> = built::examples()
         .iter()
-        .filter_map(|(name, on)| on.then_some(*name))
-        .collect();
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("a folder of targets");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args([
-            "build",
-            "--quiet",
-            "--example",
-            "service",
-            "--message-format=json",
-        ])
-        .arg("--features")
-        .arg(features.join(","))
-        .arg("--target-dir")
-        .arg(target);
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    let output = cargo.output().expect("cargo can be started");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "the crate cannot be built: {text}");
-    let artifacts = String::from_utf8_lossy(&output.stdout);
-    let found: BTreeMap<String, PathBuf> = artifacts
-        .lines()
-        .filter_map(|line| {
-            let message: Value = serde_json::from_str(line).ok()?;
+        .filter_map(|message| {
             let name = message["target"]["name"].as_str()?.to_owned();
             let files = message["filenames"].as_array()?.iter();
             let library = files

@@ -48,15 +48,29 @@ pub(crate) struct Mutant {
     pub(crate) target: Target,
     /// The full name of the test that must fail.
     pub(crate) test: &'static str,
-    /// Whether the gate runs it.
+    /// Whether the gate runs it. One program then holds all of these mutants, and a variable chooses one of
+    /// them. So it is an edit of a file with unit tests, and both texts are whole expressions or statements.
     pub(crate) quick: bool,
 }
 
 impl Mutant {
     /// The text of the file with the edit, or the number of places where the edit applies.
     pub(crate) fn apply(&self, text: &str) -> Result<String, usize> {
+        self.replace(text, self.after)
+    }
+
+    /// The text of the file with a choice between the two texts, or the number of places where the edit
+    /// applies.
+    pub(crate) fn apply_as_choice(&self, text: &str) -> Result<String, usize> {
+        let (name, before, after) = (self.name, self.before, self.after);
+        let choice =
+            format!("{{ if crate::is_mutant({name:?}) {{ {after} }} else {{ {before} }} }}");
+        self.replace(text, &choice)
+    }
+
+    fn replace(&self, text: &str, by: &str) -> Result<String, usize> {
         match text.matches(self.before).count() {
-            1 => Ok(text.replacen(self.before, self.after, 1)),
+            1 => Ok(text.replacen(self.before, by, 1)),
             places => Err(places),
         }
     }

@@ -18,6 +18,16 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// Folders that are not copied.
 const SKIPPED: [&str; 2] = ["target", ".git"];
 
+/// What the root of a program with several mutants gets: the function by which an edit asks whether its
+/// mutant is the chosen one.
+pub(crate) const CHOICE: &str = r#"
+fn is_mutant(name: &str) -> bool {
+    static CHOSEN: std::sync::LazyLock<Option<String>> =
+        std::sync::LazyLock::new(|| std::env::var("REDSTART_MUTANT").ok());
+    CHOSEN.as_deref() == Some(name)
+}
+"#;
+
 pub(crate) struct Tree {
     root: PathBuf,
     target: PathBuf,
@@ -90,10 +100,16 @@ impl Tree {
             .ok_or("cargo named no program".to_owned()))
     }
 
-    /// Runs the named tests of a program.
-    pub(crate) fn run(&self, program: &Path, tests: &BTreeSet<&str>) -> io::Result<Ran> {
+    /// Runs the named tests of a program, with one of the mutants that the program holds.
+    pub(crate) fn run(
+        &self,
+        program: &Path,
+        tests: &BTreeSet<&str>,
+        chosen: Option<&str>,
+    ) -> io::Result<Ran> {
         let log = self.target.join("mutants.log");
         let mut child = Command::new(program)
+            .env("REDSTART_MUTANT", chosen.unwrap_or_default())
             .arg("--exact")
             .args(tests)
             .current_dir(&self.root)

@@ -150,11 +150,7 @@ impl Duties {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::EntryId;
-    use crate::store::{DeliveryId, Lane};
-    use crate::worker::core::Settled;
     use crate::worker::fixture::Fixture;
-    use crate::worker::intake::in_flight::HandOut;
 
     #[test]
     fn a_tick_trims_after_settling_and_the_rest_has_its_turns() {
@@ -175,19 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_redelivery_stream_is_trimmed_where_something_of_it_was_settled() {
-        let settled = Settled::default();
-        let of = |lane| HandOut {
-            id: DeliveryId {
-                lane,
-                id: EntryId::new(1, 1),
-            },
-            token: 1,
-        };
-        settled.note(&[of(Lane::Log), of(Lane::Log)]);
-        assert_eq!(settled.counts(), (2, 0));
-        settled.note(&[of(Lane::Log), of(Lane::Redelivery)]);
-        assert_eq!(settled.counts(), (4, 1));
+    async fn the_redelivery_stream_is_trimmed_only_where_that_is_due() {
         let fixture = Fixture::new().await;
         let janitor = janitor(&fixture);
         for trim_redelivery in [false, true] {

@@ -131,7 +131,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The effects of an earlier hand-out are not sent.",
         target: Target::Lib,
         test: "worker::settle_effects::tests::effects_of_an_earlier_hand_out_are_dropped_before_they_are_sent",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "repeated-call-gets-another-number",
@@ -141,7 +141,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A call whose outcome is unknown is repeated under its number.",
         target: Target::Lib,
         test: "worker::settle_effects::tests::a_lost_answer_is_asked_for_again_and_nothing_is_done_twice",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "conflict-fails-the-attempt",
@@ -176,11 +176,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "shutdown-leaves-returned-effects",
         file: "src/worker/shutdown.rs",
-        before: "while core.in_flight.len() > unfinished && Instant::now() < last {",
-        after: "while core.in_flight.len() > unfinished && Instant::now() < deadline {",
+        before: "core.in_flight.len() > unfinished && Instant::now() < last",
+        after: "core.in_flight.len() > unfinished && Instant::now() < deadline",
         breaks: "A shutdown waits for the effects of handlers that have returned.",
         target: Target::Lib,
         test: "worker::shutdown::tests::a_shutdown_waits_for_the_effects_of_handlers_that_have_returned",
-        quick: false,
+        quick: true,
     },
 ];

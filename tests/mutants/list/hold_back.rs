@@ -21,7 +21,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A crash of an attempt from memory counts.",
         target: Target::Lib,
         test: "worker::hold_back::note::tests::a_failure_is_noted_and_counts_the_next_attempt_unless_that_is_the_last",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "waiting-uses-up-the-last-attempt",
@@ -31,7 +31,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A process that dies while a message waits uses up no last attempt.",
         target: Target::Lib,
         test: "worker::hold_back::note::tests::a_failure_is_noted_and_counts_the_next_attempt_unless_that_is_the_last",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "lost-message-runs-again",
@@ -41,7 +41,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A held-back message that another consumer has taken over is queued no more.",
         target: Target::Lib,
         test: "worker::hold_back::note::tests::a_message_that_another_consumer_has_taken_over_takes_no_room",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "earlier-attempt-still-commits",
@@ -61,6 +61,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A noted failure does not count as a crash.",
         target: Target::Lib,
         test: "worker::handle::count::tests::an_attempt_that_began_and_never_ended_is_a_crash",
-        quick: false,
+        quick: true,
     },
 ];

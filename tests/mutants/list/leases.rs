@@ -41,7 +41,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The keeper extends every third of the lease.",
         target: Target::Lib,
         test: "worker::services::lease_keeper::tests::two_extensions_may_fail_before_a_lease_expires",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "no-extension-after-a-thaw",
@@ -51,7 +51,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "After a standstill the reclaimer extends its own leases before it claims.",
         target: Target::Lib,
         test: "worker::intake::reclaim::tests::after_a_standstill_own_leases_are_extended_before_a_claim",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "no-extension-before-catching-up",
@@ -61,7 +61,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The fetcher extends its own leases before it catches up.",
         target: Target::Lib,
         test: "worker::intake::catch_up::tests::own_leases_are_extended_before_others_are_claimed",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "own-hand-out-counts-as-a-crash",
@@ -71,7 +71,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A process that claims its own lost entry back has not crashed.",
         target: Target::Lib,
         test: "worker::intake::in_flight::tests::an_own_hand_out_that_was_lost_counts_as_no_crash",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "lost-entry-runs-beside-itself",
@@ -83,7 +83,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "An entry whose lost handler still runs does not run a second time.",
         target: Target::Lib,
         test: "worker::intake::in_flight::tests::an_entry_whose_lost_handler_still_runs_is_not_entered_again",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "shorter-lease-at-once",
@@ -134,7 +134,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A recreated group gets its lease back.",
         target: Target::Lib,
         test: "worker::intake::catch_up::tests::a_recreated_group_gets_its_lease_back",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "extending-counts-an-attempt",
@@ -154,7 +154,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A delivery that nobody holds goes on from memory while its lease cannot have expired.",
         target: Target::Lib,
         test: "worker::services::lease_keeper::tests::a_delivery_that_nobody_holds_goes_on_while_its_lease_cannot_have_expired",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "removed-entry-goes-on-for-ever",
@@ -164,6 +164,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A delivery that nobody holds and whose lease may have expired is lost.",
         target: Target::Lib,
         test: "worker::services::lease_keeper::tests::a_delivery_that_nobody_holds_goes_on_while_its_lease_cannot_have_expired",
-        quick: false,
+        quick: true,
     },
 ];

@@ -52,7 +52,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Only the last owner of a partition moves its cursor, also in memory.",
         target: Target::Test("conformance"),
         test: "memory::owned::only_the_last_owner_moves_the_cursor",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "high-not-written",
@@ -107,8 +107,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "begins-without-permission",
         file: "src/worker/ownership/partition/hand_out.rs",
-        before: "if !state.may_begin(id) {",
-        after: "if false {",
+        before: "!state.may_begin(id)",
+        after: "false",
         breaks: "A message stays in its line until the store allows it to begin.",
         target: Target::Lib,
         test: "worker::ownership::partition::tests::a_message_stays_in_its_line_until_it_may_begin",
@@ -117,8 +117,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "looks-wait-for-each-partition",
         file: "src/worker/ownership/reader.rs",
-        before: "let until = began + PATIENCE;",
-        after: "let until = began + 3600 * PATIENCE;",
+        before: "began + PATIENCE",
+        after: "began + 3600 * PATIENCE",
         breaks: "A partition that does not answer delays no other.",
         target: Target::Lib,
         test: "worker::ownership::tests::process::a_partition_whose_messages_cannot_begin_delays_no_other",
@@ -127,8 +127,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "partitions-with-one-settler",
         file: "src/worker/core.rs",
-        before: "let count = settling.count();",
-        after: "let count = 1;",
+        before: "settling.count()",
+        after: "1",
         breaks: "The settlement of a partition waits for no other.",
         target: Target::Lib,
         test: "worker::ownership::tests::process::a_partition_whose_steps_hang_delays_no_other",
@@ -142,7 +142,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "Nothing of a partition that does not answer is handed out.",
         target: Target::Lib,
         test: "worker::ownership::partition::tests::silence::nothing_is_handed_out_of_a_partition_that_does_not_answer",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "marks-keep-workers",
@@ -162,7 +162,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A process that stalled, lost a message and got it back has not crashed.",
         target: Target::Lib,
         test: "worker::ownership::tests::reading::a_message_that_is_put_back_keeps_what_is_known_of_its_attempts",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "mark-without-answer-counts",
@@ -172,7 +172,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "An attempt whose mark had no answer counts only if its handler began.",
         target: Target::Lib,
         test: "worker::ownership::partition::tests::silence::a_mark_without_an_answer_counts_no_attempt",
-        quick: true,
+        quick: false,
     },
     Mutant {
         name: "dropped-step-is-certain",
@@ -187,8 +187,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "silent-batch-begins",
         file: "src/worker/handle/begin.rs",
-        before: "let is_silent = |one: &Begun| owned.is_silent(one.entry.id);",
-        after: "let is_silent = |_: &Begun| false;",
+        before: "|one: &Begun| owned.is_silent(one.entry.id)",
+        after: "|_: &Begun| false",
         breaks: "Queued messages of a partition that does not answer do not begin.",
         target: Target::Lib,
         test: "worker::ownership::tests::process::queued_messages_of_a_silent_partition_do_not_begin",
@@ -202,7 +202,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A partition that is always slow still begins messages.",
         target: Target::Lib,
         test: "worker::ownership::partition::tests::silence::a_partition_whose_steps_are_always_slow_is_not_silent",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "hidden-behind-later-ones",
@@ -272,7 +272,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A failure whose outcome was unknown is not written for the next attempt.",
         target: Target::Lib,
         test: "worker::ownership::partition::tests::a_step_whose_answer_is_lost_is_done_once",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "effects-of-anyone",
@@ -312,7 +312,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "The next message of a key begins when the store has the end of the one before.",
         target: Target::Lib,
         test: "worker::ownership::partition::tests::a_message_of_a_key_waits_for_an_acknowledgement_that_the_store_does_not_know",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "note-without-its-entry",
@@ -322,7 +322,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A failed message goes on from its note where something deleted its entry.",
         target: Target::Lib,
         test: "worker::ownership::partition::step::tests::what_is_noted_of_deleted_entries_goes_on_from_the_notes_or_is_forgotten",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "step-after-lost-steps",
@@ -337,8 +337,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "unknown-step-forgotten",
         file: "src/worker/ownership/partition/mod.rs",
-        before: "} else if turn.is_unknown && !is_of_full_memory(&error) {",
-        after: "} else if error.is_outcome_unknown() {",
+        before: "turn.is_unknown && !is_of_full_memory(&error)",
+        after: "error.is_outcome_unknown()",
         breaks: "A step of unknown outcome keeps its number, also after a try that did nothing.",
         target: Target::Lib,
         test: "worker::ownership::partition::tests::a_step_of_unknown_outcome_keeps_its_number_also_after_a_try_that_did_nothing",
@@ -346,13 +346,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "step-to-let-go-forgotten",
-        file: "src/worker/ownership/partition/state.rs",
-        before: "self.is_awaited || self.lowering && self.closing.is_none()",
-        after: "self.is_awaited",
+        file: "src/worker/ownership/partition/mod.rs",
+        before: "state.silent_from.is_some() && self.turn.try_lock().is_ok()",
+        after: "false",
         breaks: "A partition that stays goes on after a step to let it go that had no answer.",
         target: Target::Lib,
         test: "worker::ownership::partition::tests::messages_go_on_after_a_step_to_let_go_that_had_no_answer",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "unread-ends-forgotten",
@@ -392,7 +392,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "A failed message waits the rest of its delay at the next owner.",
         target: Target::Lib,
         test: "worker::ownership::partition::tests::a_failed_message_waits_for_its_time_at_the_next_owner_too",
-        quick: false,
+        quick: true,
     },
     Mutant {
         name: "keys-out-of-order",
@@ -402,6 +402,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         breaks: "One message of a key is under way at a time.",
         target: Target::Lib,
         test: "domain::ownership::lines::tests::one_message_of_a_key_has_its_turn_and_the_others_wait",
-        quick: false,
+        quick: true,
     },
 ];

@@ -276,7 +276,7 @@ impl OwnedPartition {
     /// Whether the store does not know of an acknowledgement yet, or something waits for a step.
     pub(super) fn is_unwritten(&self) -> bool {
         let state = self.state();
-        let waits = state.unwritten > 0 || state.awaits_a_step() || self.is_to_be_asked(&state);
+        let waits = state.unwritten > 0 || state.is_awaited || self.is_to_be_asked(&state);
         waits && !self.is_fenced_off()
     }
 
@@ -315,7 +315,7 @@ impl OwnedPartition {
         let waited = state
             .unwritten_since
             .is_some_and(|since| since.elapsed() >= gathers);
-        let waits = waited || state.awaits_a_step() || self.is_to_be_asked(&state);
+        let waits = waited || state.is_awaited || self.is_to_be_asked(&state);
         waits && !self.is_fenced_off()
     }
 

@@ -199,12 +199,6 @@ impl State {
         message.key
     }
 
-    /// Whether the flusher must write a step now: a message waits for one, or a step to let the partition go
-    /// had no answer and the partition stays.
-    pub(super) fn awaits_a_step(&self) -> bool {
-        self.is_awaited || self.lowering && self.closing.is_none()
-    }
-
     /// Notes that a step is sent, and whether it lowers what has begun.
     pub(super) fn expect_answer(&mut self, lowers: bool, now: Instant) {
         self.lowering = lowers;
