@@ -176,7 +176,7 @@ test("figures change by themselves, keep the focus, and pause", async () => {
   await page.context().close();
 });
 
-test("an update waits while text is selected", async () => {
+test("an update waits while text is selected or the mouse is down", async () => {
   const page = await open(chrome);
   // Keeps the newest figures that the page was sent.
   await page.addInitScript(() => {
@@ -195,8 +195,12 @@ test("an update waits while text is selected", async () => {
     const rows = [...new DOMParser().parseFromString(window.sent ?? "", "text/html").querySelectorAll("tr")];
     return Number.parseInt(rows.find((one) => one.textContent.includes("of orders"))?.querySelector("td").textContent, 10);
   });
+  // An update may replace the row before its text is selected; afterwards none does.
+  await until("text to be selected", () => row.locator("th").evaluate((cell) => {
+    getSelection().selectAllChildren(cell);
+    return cell.isConnected;
+  }));
   const first = await lag();
-  await row.locator("th").evaluate((cell) => getSelection().selectAllChildren(cell));
   const selected = await page.evaluate(() => getSelection().toString());
   run(redis, ["publish", "orders", "--type", "order.placed"], "{}");
   await until("the page to be sent the lag", async () => (await sent()) === first + 1);
@@ -205,6 +209,14 @@ test("an update waits while text is selected", async () => {
   // Nothing more is sent: the update that waited comes with the end of the selection.
   await page.evaluate(() => getSelection().removeAllRanges());
   await until("the lag to follow", async () => (await lag()) === first + 1);
+  // A click needs its element from the press to the release.
+  await row.locator("td").first().hover();
+  await page.mouse.down();
+  run(redis, ["publish", "orders", "--type", "order.placed"], "{}");
+  await until("the page to be sent the lag", async () => (await sent()) === first + 2);
+  assert.equal(await lag(), first + 1, "the page waits");
+  await page.mouse.up();
+  await until("the lag to follow", async () => (await lag()) === first + 2);
   assert.deepEqual(page.faults, []);
   await page.context().close();
 });

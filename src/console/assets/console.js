@@ -72,6 +72,15 @@
     const chosen = getSelection();
     return !chosen.isCollapsed && region.contains(chosen.anchorNode);
   };
+  // A click needs its element from the press to the release.
+  let pressed = null;
+  const waiting = [];
+  addEventListener("pointerdown", (event) => { pressed = event.target; }, true);
+  const release = () => setTimeout(() => {
+    pressed = null;
+    for (const show of waiting) show();
+  });
+  for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, release);
   const replace = (region, html) => {
     const focus = region.contains(document.activeElement) ? same(document.activeElement) : null;
     const checked = new Set(all("input:checked", region).map((one) => one.value));
@@ -91,11 +100,12 @@
     let next = last;
     // The server sends a region only when it changes: an update that waits may be the last one.
     const show = () => {
-      if (next === last || isSelected(region)) return;
+      if (next === last || isSelected(region) || region.contains(pressed)) return;
       last = next;
       replace(region, next);
     };
     document.addEventListener("selectionchange", show);
+    waiting.push(show);
     const warn = (html) => {
       stale.innerHTML = html;
       zone(stale);
@@ -125,11 +135,22 @@
   for (const region of all("[data-search]")) {
     const source = new EventSource(region.dataset.search);
     const stop = () => source.close();
-    source.addEventListener("region", (event) => replace(region, event.data));
+    let next = null;
+    const show = () => {
+      if (next === null || region.contains(pressed)) return;
+      replace(region, next);
+      next = null;
+    };
+    waiting.push(show);
+    source.addEventListener("region", (event) => {
+      next = event.data;
+      show();
+    });
     source.addEventListener("done", (event) => {
       stop();
       getSelection().removeAllRanges();
-      replace(region, event.data);
+      next = event.data;
+      show();
       say("The search has ended");
     });
     source.addEventListener("error", () => {
