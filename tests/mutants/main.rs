@@ -178,7 +178,7 @@ fn run_together(tree: &Tree, mutants: &[Mutant], any: bool) -> io::Result<Vec<St
     }
     let program = program(tree, Target::Lib)?;
     if !any {
-        pass(tree, &program, mutants)?;
+        pass(tree, (Target::Lib, &program), mutants)?;
     }
     let mut escaped = Vec::new();
     for one in mutants {
@@ -200,7 +200,7 @@ fn run_in_turn(tree: &Tree, mutants: &[Mutant], any: bool) -> io::Result<Vec<Str
             targets.entry(one.target).or_default().push(*one);
         }
         for (target, mutants) in targets {
-            pass(tree, &program(tree, target)?, &mutants)?;
+            pass(tree, (target, &program(tree, target)?), &mutants)?;
         }
     }
     let mut escaped = Vec::new();
@@ -219,18 +219,22 @@ fn program(tree: &Tree, target: Target) -> io::Result<PathBuf> {
 }
 
 /// Checks that the tests of mutants exist and pass without them: only then does a failure say something.
-fn pass(tree: &Tree, program: &Path, mutants: &[Mutant]) -> io::Result<()> {
+fn pass(tree: &Tree, (target, program): (Target, &Path), mutants: &[Mutant]) -> io::Result<()> {
     let since = Instant::now();
     let tests: BTreeSet<&str> = mutants.iter().map(|one| one.test).collect();
     let passed = match tree.run(program, &tests, None)? {
         Ran::Passed(passed) => passed,
-        ran => return Err(io::Error::other(format!("without a mutant: {ran:?}"))),
+        ran => {
+            return Err(io::Error::other(format!(
+                "{target} without a mutant: {ran:?}"
+            )));
+        }
     };
     if let Some(missing) = tests
         .iter()
         .find(|test| !passed.iter().any(|one| one == *test))
     {
-        return Err(io::Error::other(format!("there is no test {missing}")));
+        return Err(io::Error::other(format!("{target} has no test {missing}")));
     }
     let (count, seconds) = (tests.len(), since.elapsed().as_secs());
     println!("mutants: {count} tests pass without a mutant, in {seconds} s");

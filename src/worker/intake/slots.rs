@@ -1,4 +1,5 @@
-//! Waits for free slots, and meanwhile lets other processes have what waits here for too long.
+//! Waits for free slots. Meanwhile, gives back the deliveries that have waited here too long, so that other
+//! processes can handle them.
 
 use std::time::Duration;
 
